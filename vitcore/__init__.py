@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""The Vision Transformer in small, tested pieces; every chapter of the book imports them.
+
+Importing this package loads the model core alone (torch and einops). Data, training, plots and
+checks are imported by name, for example ``from vitcore import data``.
+"""
+
+from .attention import ATTENTIONS, Attention, register_attention
+from .blocks import Block, DropPath, LayerScale, Mlp
+from .embeddings import (
+    TokenLayout,
+    resize_positions,
+    sincos_positions_1d,
+    sincos_positions_2d,
+)
+from .patches import PATCH_EMBEDS, PatchEmbed, patchify, register_patch_embed, unpatchify
+from .vit import MODELS, ViT, ViTConfig, create_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ATTENTIONS",
+    "MODELS",
+    "PATCH_EMBEDS",
+    "Attention",
+    "Block",
+    "DropPath",
+    "LayerScale",
+    "Mlp",
+    "PatchEmbed",
+    "TokenLayout",
+    "ViT",
+    "ViTConfig",
+    "create_model",
+    "patchify",
+    "register_attention",
+    "register_patch_embed",
+    "resize_positions",
+    "sincos_positions_1d",
+    "sincos_positions_2d",
+    "unpatchify",
+]

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: MIT
+"""Multi-head self-attention, written out and fused; chapter 3 of the book builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .embeddings import TokenLayout
+from .patches import check_positive
+
+T = TypeVar("T", bound=type)
+
+Record = dict[str, "Tensor | None"]
+"""The intermediates asked for: each key is a name, and the module that makes it fills it in."""
+
+
+def keep(record: Record | None, **tensors: Tensor) -> None:
+    """Fill those of ``tensors`` into ``record`` that were asked for."""
+    if record is not None:
+        record.update({name: tensor for name, tensor in tensors.items() if name in record})
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Compute softmax(q kᵀ / √d): how much of each key a query takes; every row sums to one.
+
+    Args:
+        q: (..., N, d) queries.
+        k: (..., M, d) keys.
+
+    Returns:
+        (..., N, M).
+
+    Source: Vaswani et al. (2017), equation 1.
+    """
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
+    return scores.softmax(dim=-1)
+
+
+def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend with the two matrix products written out: (..., N, d), (..., M, d) twice."""
+    return attention_weights(q, k) @ v
+
+
+def prefers_explicit(q: Tensor) -> bool:
+    """Say whether written-out attention is the faster one for queries like ``q``.
+
+    On a CPU in bfloat16 the fused kernel takes three to seven times as long as the two products;
+    in float32, and on a GPU, the fused kernel wins.
+    """
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16
+
+
+ATTENTIONS: dict[str, type[nn.Module]] = {}
+"""The attentions by name, for ``ViTConfig(attention=name, attention_options={...})``."""
+
+
+def register_attention(name: str) -> Callable[[T], T]:
+    """Make a class available as ``ViTConfig(attention=name)``.
+
+    The class is made as ``cls(dim, heads, qkv_bias=..., **options)`` and called as
+    ``attention(x, layout, record)`` on tokens x (B, N, D).
+    """
+
+    def add(cls: T) -> T:
+        ATTENTIONS[name] = cls
+        return cls
+
+    return add
+
+
+@register_attention("global")
+class Attention(nn.Module):
+    """Multi-head self-attention: every token gathers from all tokens of its own image.
+
+    Args:
+        dim: D, the width; divisible by ``heads``.
+        heads: h; each head works on d = D/h numbers.
+        qkv_bias: whether queries, keys and values have a bias (published weights do).
+        kernel: "fused" is torch's ``scaled_dot_product_attention``, "explicit" the same written
+            out, "auto" the faster of the two for the device and the type.
+
+    Raises:
+        TypeError, ValueError: for sizes that do not fit or an unknown kernel.
+
+    Source: Vaswani et al. (2017), section 3.2.2; Dosovitskiy et al. (2021), appendix A.
+    """
+
+    def __init__(self, dim: int, heads: int, qkv_bias: bool = True, kernel: str = "auto") -> None:
+        super().__init__()
+        check_positive("dim", dim)
+        check_positive("heads", heads)
+        if dim % heads:
+            raise ValueError(
+                f"dim {dim} does not divide into {heads} heads; choose heads that divide dim, "
+                "such as "
+                f"{max(h for h in range(1, heads + 1) if dim % h == 0)}."
+            )
+        if kernel not in ("auto", "fused", "explicit"):
+            raise ValueError(f"kernel is {kernel!r}; give 'auto', 'fused' or 'explicit'.")
+        self.heads = heads
+        self.kernel = kernel
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Project tokens (B, N, D) to queries, keys and values, each (B, h, N, d)."""
+        qkv = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
+        q, k, v = qkv.unbind(0)
+        return q, k, v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Weigh values by similarity, per head: (B, h, N, d) three times to (B, h, N, d)."""
+        explicit = self.kernel == "explicit" or (self.kernel == "auto" and prefers_explicit(q))
+        return explicit_attention(q, k, v) if explicit else F.scaled_dot_product_attention(q, k, v)
+
+    def weights(self, x: Tensor) -> Tensor:
+        """Give the attention weights (B, h, N, N) for tokens x (B, N, D); rows sum to one.
+
+        ``weights(x)[b, h, i, j]`` is how much token i takes from token j. They are computed from
+        the same queries and keys that the fused kernel uses, which returns none itself.
+        """
+        q, k, _ = self.split(x)
+        return attention_weights(q, k)
+
+    def forward(
+        self, x: Tensor, layout: TokenLayout | None = None, record: Record | None = None
+    ) -> Tensor:
+        """Mix tokens (B, N, D) to (B, N, D).
+
+        Args:
+            x: (B, N, D).
+            layout: where the patches stand; this attention looks everywhere and does not need it.
+            record: takes "q", "k", "v" (B, h, N, d) and "attention" (B, h, N, N), where asked for.
+        """
+        q, k, v = self.split(x)
+        keep(record, q=q, k=k, v=v)
+        if record is not None and "attention" in record:
+            keep(record, attention=attention_weights(q, k))
+        mixed = rearrange(self.attend(q, k, v), "b h n d -> b n (h d)")
+        return self.proj(mixed)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""The transformer block and its parts; chapter 4 of the book builds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import ATTENTIONS, Record, keep
+from .embeddings import TokenLayout
+from .patches import check_positive
+
+NORM_EPS = 1e-6
+"""LayerNorm's epsilon in published ViT weights; torch's default 1e-5 shifts the outputs."""
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raise one clear sentence unless ``value`` is a probability below one."""
+    if not 0.0 <= value < 1.0:
+        raise ValueError(f"{name} is {value}; give a probability from 0 up to, not including, 1.")
+
+
+class Mlp(nn.Module):
+    """Two linear maps with the exact GELU between them, applied to every token by itself.
+
+    Source: Dosovitskiy et al. (2021), section 3.1; Hendrycks and Gimpel (2016) for GELU.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        check_positive("dim", dim)
+        check_positive("hidden_dim", hidden_dim)
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, N, D) to (B, N, D)."""
+        return self.fc2(self.act(self.fc1(x)))
+
+
+class LayerScale(nn.Module):
+    """Multiply each of the D channels by a learned factor that starts small.
+
+    Source: Touvron et al. (2021), "Going deeper with image transformers", section 2.1.
+    """
+
+    def __init__(self, dim: int, initial: float = 1e-5) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), float(initial)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale tokens (B, N, D)."""
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Leave a whole branch out for some images of the batch while training.
+
+    A branch is left out with probability ``rate``, one draw per image, and the ones kept are
+    divided by 1 - rate, so that the mean stays. When evaluating it does nothing.
+
+    Raises:
+        ValueError: if ``rate`` is not in [0, 1).
+
+    Source: Huang et al. (2016), "Deep networks with stochastic depth".
+    """
+
+    def __init__(self, rate: float = 0.0) -> None:
+        super().__init__()
+        check_rate("drop_path", rate)
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop or keep x (B, ...) image by image."""
+        if self.rate == 0.0 or not self.training:
+            return x
+        keep_rate = 1.0 - self.rate
+        shape = (x.shape[0],) + (1,) * (x.ndim - 1)  # one draw per image
+        return x * x.new_empty(shape).bernoulli_(keep_rate) / keep_rate
+
+    def extra_repr(self) -> str:
+        """Show the rate when the model is printed."""
+        return f"rate={self.rate:g}"
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block: attention mixes tokens, the MLP works on each.
+
+    Args:
+        dim: D, the width.
+        heads: h, the number of attention heads.
+        mlp_ratio: the MLP's hidden width as a multiple of D.
+        qkv_bias: whether queries, keys and values have a bias.
+        drop_path: probability of leaving a branch out, per image.
+        layer_scale: the initial factor of :class:`LayerScale`; None leaves it out.
+        attention: name in ``ATTENTIONS``.
+        attention_options: further arguments of that attention.
+
+    Raises:
+        TypeError, ValueError: for sizes, rates or names that do not fit.
+
+    Source: Dosovitskiy et al. (2021), equations 2 and 3.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path: float = 0.0,
+        layer_scale: float | None = None,
+        attention: str = "global",
+        attention_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive("dim", dim)
+        if attention not in ATTENTIONS:
+            raise ValueError(
+                f"attention is {attention!r}; known names are {', '.join(sorted(ATTENTIONS))}."
+            )
+        if mlp_ratio <= 0:
+            raise ValueError(f"mlp_ratio is {mlp_ratio}; give a positive number, such as 4.")
+        make_attention = ATTENTIONS[attention]
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **(attention_options or {}))
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(
+        self, x: Tensor, layout: TokenLayout | None = None, record: Record | None = None
+    ) -> Tensor:
+        """Map tokens (B, N, D) to (B, N, D).
+
+        Args:
+            x: (B, N, D).
+            layout: the grid of patches and the number of prefix tokens, for attentions that ask.
+            record: takes what the attention gives, "attn_out" and "mlp_out" (what each branch
+                adds) and "tokens" (the block's output), each (B, N, D), where asked for.
+        """
+        attn_out = self.drop_path1(self.ls1(self.attn(self.norm1(x), layout, record)))
+        x = x + attn_out
+        mlp_out = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        x = x + mlp_out
+        keep(record, attn_out=attn_out, mlp_out=mlp_out, tokens=x)
+        return x

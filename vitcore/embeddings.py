@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""What tells a token where it comes from: positions and the token layout; chapter 2 builds it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from .patches import check_positive
+
+
+class TokenLayout(NamedTuple):
+    """How a token sequence is laid out: ``prefix_tokens`` first, then the patches row by row."""
+
+    grid: tuple[int, int]
+    """(rows, columns) of patches."""
+    prefix_tokens: int
+    """How many tokens (class token, registers) stand before the patches."""
+
+
+def _sincos(positions: Tensor, dim: int) -> Tensor:
+    """Encode positions (N,) as (N, dim): first all sines, then all cosines, float64."""
+    frequencies = 10000.0 ** -(torch.arange(dim // 2, dtype=torch.float64) / (dim // 2))
+    angles = positions.double()[:, None] * frequencies  # (N, dim / 2)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+def sincos_positions_1d(length: int, dim: int) -> Tensor:
+    """Make the fixed table of sines and cosines for positions 0 to length - 1.
+
+    The first half of a row holds sines and the second half cosines, at wavelengths from 2π to
+    10000 · 2π. (Vaswani et al. interleave the two halves: the same numbers in another order.)
+
+    Args:
+        length: how many positions.
+        dim: D, even.
+
+    Returns:
+        (length, D), float32.
+
+    Raises:
+        TypeError, ValueError: if a size is not a positive int or ``dim`` is odd.
+
+    Source: Vaswani et al. (2017), section 3.5.
+    """
+    check_positive("length", length)
+    check_positive("dim", dim)
+    if dim % 2:
+        raise ValueError(
+            f"dim is {dim}, but every frequency takes a sine and a cosine; give an even dim."
+        )
+    return _sincos(torch.arange(length), dim).float()
+
+
+def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
+    """Make the fixed table for a grid of patches: half of D for the column, half for the row.
+
+    Args:
+        grid: (rows, columns) of patches.
+        dim: D, divisible by 4 (a sine and a cosine for each of the two directions).
+
+    Returns:
+        (rows · columns, D), float32, row by row; the first half of each row of the table encodes
+        the column and the second half the row, as in MAE.
+
+    Raises:
+        TypeError, ValueError: if a size is not a positive int or ``dim`` not divisible by 4.
+
+    Source: He et al. (2022), appendix A.1; the order is that of the published code.
+    """
+    rows, cols = grid
+    check_positive("rows of the grid", rows)
+    check_positive("columns of the grid", cols)
+    check_positive("dim", dim)
+    if dim % 4:
+        raise ValueError(
+            f"dim is {dim}, but two-dimensional sincos positions need a sine and a cosine for "
+            f"each direction; give a dim divisible by 4, such as {max(4, dim // 4 * 4)}, or "
+            "positions='learned'."
+        )
+    row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
+    halves = [_sincos(col.flatten(), dim // 2), _sincos(row.flatten(), dim // 2)]
+    return torch.cat(halves, dim=1).float()
+
+
+def resize_positions(
+    table: Tensor,
+    old_grid: tuple[int, int],
+    new_grid: tuple[int, int],
+    prefix_tokens: int = 0,
+) -> Tensor:
+    """Carry a learned position table to another grid of patches by interpolation.
+
+    The rows of prefix tokens are kept as they are; those of the patches are laid out as a
+    picture with D channels and resized, bicubic with antialiasing, as timm does. (torchvision,
+    DINOv2 and big_vision each resize in another way, and the results differ.)
+
+    Args:
+        table: (1, prefix_tokens + rows · columns, D), or the same without the first axis.
+        old_grid: (rows, columns) that the table was made for.
+        new_grid: (rows, columns) wanted; neither needs to be square.
+        prefix_tokens: how many rows at the start belong to no patch.
+
+    Returns:
+        The table for ``new_grid``, in the shape and type that it came in.
+
+    Raises:
+        ValueError: if the table does not hold the rows of ``old_grid`` and the prefix.
+
+    Source: Dosovitskiy et al. (2021), section 3.2, on fine-tuning at higher resolution.
+    """
+    rows, cols = old_grid
+    batched = table if table.ndim == 3 else table[None]
+    if table.ndim not in (2, 3) or batched.shape[:2] != (1, prefix_tokens + rows * cols):
+        raise ValueError(
+            f"the position table has shape {tuple(table.shape)}, but a grid of {rows} x {cols} "
+            f"patches and {prefix_tokens} prefix tokens need {prefix_tokens + rows * cols} rows; "
+            "give the grid and the prefix tokens that the table was made with."
+        )
+    if min(new_grid) < 1:
+        raise ValueError(f"new_grid is {new_grid}; give at least one row and one column.")
+    if tuple(old_grid) == tuple(new_grid):
+        return table
+    prefix, patches = batched[:, :prefix_tokens], batched[:, prefix_tokens:]
+    picture = rearrange(patches, "1 (rows cols) d -> 1 d rows cols", rows=rows).float()
+    picture = F.interpolate(picture, size=tuple(new_grid), mode="bicubic", antialias=True)
+    resized = rearrange(picture, "1 d rows cols -> 1 (rows cols) d").to(table.dtype)
+    resized = torch.cat([prefix, resized], dim=1)
+    return resized if table.ndim == 3 else resized[0]

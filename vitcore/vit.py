@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: MIT
+"""The Vision Transformer, assembled from its parts; chapter 5 of the book builds it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .attention import Record
+from .blocks import NORM_EPS, Block, check_rate
+from .embeddings import TokenLayout, resize_positions, sincos_positions_2d
+from .patches import PATCH_EMBEDS, check_positive, to_pair
+
+CHOICES = {
+    "pool": ("cls", "mean"),
+    "pool_norm": ("before", "after"),
+    "positions": ("learned", "sincos", "none"),
+}
+CAPTURES_ONCE = ("embedding", "features", "pooled")
+CAPTURES_PER_LAYER = ("tokens", "attention", "q", "k", "v", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """All that is needed to make a :class:`ViT`; to and from JSON. The defaults are ViT-B/16.
+
+    Attributes:
+        image_size: H = W in pixels, or (H, W). Images of other sizes work as well.
+        patch_size: P in pixels.
+        in_channels: C.
+        num_classes: K; 0 leaves the head out, so that the model gives pooled features.
+        dim: D, the width. depth: L, the number of blocks. heads: h, which divides D.
+        mlp_ratio: the MLP's hidden width as a multiple of D.
+        qkv_bias: whether queries, keys and values have a bias.
+        class_token: whether a learned token stands before the patches, to be read out.
+        class_position: whether prefix tokens (class token, registers) have rows in the position
+            table too, as in timm; False as in DeiT-3.
+        registers: how many further learned tokens stand before the patches (Darcet et al., 2024).
+        pool: what the head reads: "cls", the class token, or "mean", the mean of the patches.
+        pool_norm: the final norm "before" pooling (``norm``) or "after" it (``fc_norm``).
+        positions: "learned", "sincos" (fixed, two-dimensional) or "none".
+        drop_path: the rate of the last block; it grows linearly from 0 in the first.
+        layer_scale: its initial factor; None leaves it out.
+        patch_embed, patch_embed_options: a name in ``PATCH_EMBEDS``, its further arguments.
+        attention, attention_options: a name in ``ATTENTIONS``, its further arguments.
+
+    Raises:
+        TypeError, ValueError: one sentence on the first value that does not fit.
+    """
+
+    image_size: int | tuple[int, int] = 224
+    patch_size: int = 16
+    in_channels: int = 3
+    num_classes: int = 1000
+    dim: int = 768
+    depth: int = 12
+    heads: int = 12
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    class_token: bool = True
+    class_position: bool = True
+    registers: int = 0
+    pool: str = "cls"
+    pool_norm: str = "before"
+    positions: str = "learned"
+    drop_path: float = 0.0
+    layer_scale: float | None = None
+    patch_embed: str = "linear"
+    patch_embed_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    attention: str = "global"
+    attention_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        to_pair(self.image_size)
+        if not isinstance(self.image_size, int):
+            object.__setattr__(self, "image_size", tuple(self.image_size))
+        for name in ("patch_size", "in_channels", "dim", "depth", "heads"):
+            check_positive(name, getattr(self, name))
+        for name in ("num_classes", "registers"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{name} is {value!r}; give a whole number.")
+            if value < 0:
+                raise ValueError(f"{name} is {value}; give 0 or more.")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(
+                    f"{name} is {getattr(self, name)!r}; give one of "
+                    f"{', '.join(map(repr, allowed))}."
+                )
+        if self.pool == "cls" and not self.class_token:
+            raise ValueError(
+                "pool is 'cls', but class_token is False; give pool='mean' or class_token=True."
+            )
+        if self.patch_embed not in PATCH_EMBEDS:
+            raise ValueError(
+                f"patch_embed is {self.patch_embed!r}; known names are "
+                f"{', '.join(sorted(PATCH_EMBEDS))}."
+            )
+        check_rate("drop_path", self.drop_path)
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many tokens stand before the patches."""
+        return int(self.class_token) + self.registers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the configuration as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
+        """Make a configuration from plain values; raises TypeError for an unknown name."""
+        check_names(values)
+        size = values.get("image_size")
+        pair = {"image_size": tuple(size)} if isinstance(size, list) else {}
+        return cls(**{**values, **pair})
+
+    def to_json(self) -> str:
+        """Give the configuration as JSON."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> ViTConfig:
+        """Read what :meth:`to_json` wrote."""
+        return cls.from_dict(json.loads(text))
+
+
+def check_names(values: Iterable[str]) -> None:
+    """Raise one clear sentence if a name is not a field of :class:`ViTConfig`."""
+    known = [f.name for f in fields(ViTConfig)]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise TypeError(
+            f"a ViT has no option {', '.join(map(repr, unknown))}; the options are "
+            f"{', '.join(known)}."
+        )
+
+
+class ViT(nn.Module):
+    """The Vision Transformer, with timm's parameter names.
+
+    Make it from a configuration, from options, or from both: ``ViT(config)``,
+    ``ViT(image_size=32, patch_size=4, ...)``, ``ViT(config, num_classes=10)``. The options are
+    the fields of :class:`ViTConfig`.
+
+    Linear maps, the patch projection, class and register tokens and positions start from a
+    normal distribution of standard deviation 0.02 truncated at two of them, biases at zero, norms
+    at the identity. There are no persistent buffers: ``state_dict`` holds parameters alone.
+
+    Raises:
+        TypeError, ValueError: one sentence on the first option that does not fit.
+
+    Source: Dosovitskiy et al. (2021), equations 1 to 4.
+    """
+
+    def __init__(self, config: ViTConfig | None = None, **options: Any) -> None:
+        super().__init__()
+        check_names(options)
+        if config is not None and not isinstance(config, ViTConfig):
+            raise TypeError(
+                f"config is a {type(config).__name__}; give a ViTConfig, options by name, "
+                "or a named size through create_model."
+            )
+        self.config = c = replace(config or ViTConfig(), **options)
+        self.patch_embed = PATCH_EMBEDS[c.patch_embed](
+            c.image_size, c.patch_size, c.in_channels, c.dim, **c.patch_embed_options
+        )
+        self.grid: tuple[int, int] = self.patch_embed.grid  # type: ignore[assignment]
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
+        self.pos_embed: Tensor | None
+        if c.positions == "learned":
+            rows = self.grid[0] * self.grid[1] + self._position_prefix()
+            self.pos_embed = nn.Parameter(torch.zeros(1, rows, c.dim))
+        elif c.positions == "sincos":
+            self.register_buffer("pos_embed", self._sincos_table(self.grid), persistent=False)
+        else:
+            self.pos_embed = None
+        rates = torch.linspace(0, c.drop_path, c.depth).tolist()
+        self.blocks = nn.ModuleList(
+            Block(
+                c.dim,
+                c.heads,
+                mlp_ratio=c.mlp_ratio,
+                qkv_bias=c.qkv_bias,
+                drop_path=rate,
+                layer_scale=c.layer_scale,
+                attention=c.attention,
+                attention_options=c.attention_options,
+            )
+            for rate in rates
+        )
+        norm_first = c.pool_norm == "before"
+        self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS) if norm_first else nn.Identity()
+        self.fc_norm = nn.Identity() if norm_first else nn.LayerNorm(c.dim, eps=NORM_EPS)
+        self.head: nn.Module = nn.Linear(c.dim, c.num_classes) if c.num_classes else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw all parameters anew, as the class says."""
+        for tensor in (self.cls_token, self.reg_token, self.pos_embed):
+            if isinstance(tensor, nn.Parameter):
+                nn.init.trunc_normal_(tensor, std=0.02, a=-0.04, b=0.04)
+        self.apply(_init_weights)
+
+    def reset_head(self, num_classes: int) -> None:
+        """Replace the head by a fresh one for ``num_classes``; 0 leaves it out.
+
+        The head is always drawn anew, also where the number of classes stays the same.
+        """
+        self.config = replace(self.config, num_classes=num_classes)
+        weight = next(self.blocks.parameters())
+        head = nn.Linear(self.config.dim, num_classes) if num_classes else nn.Identity()
+        self.head = head.apply(_init_weights).to(weight.device, weight.dtype)
+
+    def _position_prefix(self) -> int:
+        """How many rows of the position table stand before those of the patches."""
+        return self.config.prefix_tokens if self.config.class_position else 0
+
+    def _sincos_table(self, grid: tuple[int, int]) -> Tensor:
+        """Make the fixed table (1, prefix + N, D); prefix tokens have zeros."""
+        table = sincos_positions_2d(grid, self.config.dim)
+        return torch.cat([table.new_zeros(self._position_prefix(), self.config.dim), table])[None]
+
+    def positions_for(self, grid: tuple[int, int]) -> Tensor | None:
+        """Give the position table for a grid of patches: (1, rows, D), or None without positions.
+
+        A learned table is resized where ``grid`` is not the model's own; sincos is made anew.
+        """
+        if self.pos_embed is None or grid == self.grid:
+            return self.pos_embed
+        if self.config.positions == "sincos":
+            return self._sincos_table(grid).to(self.pos_embed)
+        return resize_positions(self.pos_embed, self.grid, grid, self._position_prefix())
+
+    def embed(self, images: Tensor) -> tuple[Tensor, TokenLayout]:
+        """Turn images (B, C, H, W) into the tokens (B, prefix + N, D) that enter block 0.
+
+        Source: Dosovitskiy et al. (2021), equation 1.
+        """
+        tokens, grid = self.patch_embed(images)  # (B, N, D)
+        positions = self.positions_for(grid)
+        prefix = [
+            token.expand(tokens.shape[0], -1, -1)
+            for token in (self.cls_token, self.reg_token)
+            if token is not None
+        ]
+        if positions is not None and not self.config.class_position:
+            tokens = tokens + positions
+        tokens = torch.cat([*prefix, tokens], dim=1)  # (B, prefix + N, D)
+        if positions is not None and self.config.class_position:
+            tokens = tokens + positions
+        return tokens, TokenLayout(grid, self.config.prefix_tokens)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """Reduce tokens (B, prefix + N, D) to one vector an image, (B, D)."""
+        if self.config.pool == "cls":
+            pooled = features[:, 0]
+        else:
+            pooled = features[:, self.config.prefix_tokens :].mean(dim=1)
+        return self.fc_norm(pooled)
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        """Give all tokens (B, prefix + N, D) after the final norm.
+
+        With ``pool_norm="after"`` that norm follows the pooling, and these tokens are as the last
+        block left them.
+        """
+        x, layout = self.embed(images)
+        for block in self.blocks:
+            x = block(x, layout)
+        return self.norm(x)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Give logits (B, K) for images (B, C, H, W); pooled features (B, D) where K is 0.
+
+        Raises:
+            TypeError, ValueError: for images that are not floating point, have the wrong number
+                of axes or channels, or do not divide into patches.
+        """
+        return self.head(self.pool(self.forward_features(images)))
+
+    def forward_with(self, images: Tensor, capture: Iterable[str]) -> tuple[Tensor, dict[str, Any]]:
+        """Give the logits together with intermediates, in the graph, without hooks.
+
+        Args:
+            images: (B, C, H, W).
+            capture: names of what to keep. Once: "embedding" (the tokens that enter block 0) and
+                "features" (after the final norm), both (B, prefix + N, D), and "pooled" (B, D).
+                Per layer: "tokens" (a block's output), "attn_out" and "mlp_out" (what its branches
+                add), (B, prefix + N, D); "q", "k", "v" (B, h, prefix + N, d); "attention"
+                (B, h, prefix + N, prefix + N). A per-layer name gives a list over the layers;
+                with a layer behind it, as in "attention.3" or "attention.-1", that one tensor.
+
+        Returns:
+            The logits and a dict of what was asked for. Attention maps of all layers are large:
+            for big batches ask for one layer.
+
+        Raises:
+            TypeError: if ``capture`` is a string. ValueError: for an unknown name or layer.
+        """
+        if isinstance(capture, str):
+            raise TypeError(f"capture is the string {capture!r}; give a list, [{capture!r}].")
+        wanted = {name: self._parse_capture(name) for name in capture}
+        captured: dict[str, Any] = {name: [] for name, (_, at) in wanted.items() if at is None}
+
+        x, layout = self.embed(images)
+        once: dict[str, Tensor] = {"embedding": x}
+        for index, block in enumerate(self.blocks):
+            asked = {n: base for n, (base, at) in wanted.items() if at in (None, index)}
+            record: Record = {b: None for b in asked.values() if b in CAPTURES_PER_LAYER}
+            x = block(x, layout, record)
+            for name, base in asked.items():
+                if base in record and wanted[name][1] is None:
+                    captured[name].append(record[base])
+                elif base in record:
+                    captured[name] = record[base]
+        once["features"] = self.norm(x)
+        once["pooled"] = self.pool(once["features"])
+        captured.update({name: once[name] for name in wanted if name in once})
+        return self.head(once["pooled"]), captured
+
+    def _parse_capture(self, name: str) -> tuple[str, int | None]:
+        """Split "attention.3" into its name and layer; raise one clear sentence if unknown."""
+        base, _, layer = name.partition(".")
+        if name in CAPTURES_ONCE or name in CAPTURES_PER_LAYER:
+            return name, None
+        depth = len(self.blocks)
+        known = base in CAPTURES_PER_LAYER and layer.lstrip("-").isdigit()
+        if known and -depth <= int(layer) < depth:
+            return base, int(layer) % depth
+        raise ValueError(
+            f"capture has {name!r}; give {', '.join(CAPTURES_ONCE)}, or "
+            f"{', '.join(CAPTURES_PER_LAYER)}, these also for one layer from 0 to {depth - 1}, "
+            "as in 'attention.0'."
+        )
+
+
+def _init_weights(module: nn.Module) -> None:
+    """Draw one module's parameters, as :class:`ViT` says."""
+    if isinstance(module, (nn.Linear, nn.Conv2d)):
+        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+_IMAGENET = ViTConfig(image_size=224, patch_size=16, num_classes=1000, depth=12)
+
+MODELS: dict[str, ViTConfig] = {
+    "vit_tiny_patch16_224": replace(_IMAGENET, dim=192, heads=3),
+    "vit_small_patch16_224": replace(_IMAGENET, dim=384, heads=6),
+    "vit_base_patch16_224": replace(_IMAGENET, dim=768, heads=12),
+    "vit_large_patch16_224": replace(_IMAGENET, dim=1024, heads=16, depth=24),
+    "vit_mnist": ViTConfig(
+        image_size=28, patch_size=7, in_channels=1, num_classes=10, dim=64, depth=4, heads=4,
+        mlp_ratio=2.0, class_token=False, pool="mean",
+    ),
+    "vit_cifar": ViTConfig(
+        image_size=32, patch_size=4, in_channels=3, num_classes=100, dim=192, depth=9, heads=3,
+        mlp_ratio=2.0, class_token=False, pool="mean",
+    ),
+}  # fmt: skip
+"""Named sizes: tiny to large for ImageNet (Dosovitskiy et al., 2021, table 1; Touvron et al.,
+2021, table 1) and the small ones that the book trains."""
+
+
+def create_model(name: str, **options: Any) -> ViT:
+    """Make a named model, untrained, with some options changed.
+
+    Raises:
+        ValueError: if ``name`` is not in ``MODELS``. TypeError, ValueError: as :class:`ViT`.
+    """
+    if name not in MODELS:
+        raise ValueError(f"model is {name!r}; known names are {', '.join(MODELS)}.")
+    return ViT(MODELS[name], **options)
