@@ -1,0 +1,887 @@
+# SPDX-License-Identifier: MIT
+"""Pictures of data, of training and of attention in the book's one style, used by every chapter.
+
+Every function returns a matplotlib Figure and leaves pyplot alone; `show` puts the figure into
+a notebook as an image with alternative text. Tensors and arrays are taken alike.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import math
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import MaxNLocator, NullFormatter
+
+__all__ = [
+    "CYCLE",
+    "FONT_SIZE",
+    "PALETTE",
+    "ROLES",
+    "STYLE",
+    "WIDTH",
+    "plot_attention_arrows",
+    "plot_attention_map",
+    "plot_bars",
+    "plot_confusion",
+    "plot_heatmap",
+    "plot_history",
+    "plot_lines",
+    "plot_mistakes",
+    "plot_similarity",
+    "show",
+    "show_images",
+    "show_patches",
+    "show_token_sequence",
+    "style",
+    "to_html",
+    "to_png",
+    "use_style",
+]
+
+# Okabe and Ito, "Color Universal Design" (2008): told apart with every common colour vision.
+PALETTE: dict[str, str] = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermillion": "#D55E00",
+    "purple": "#CC79A7",
+}
+# What a colour means in every picture of the book.
+ROLES: dict[str, str] = {
+    "image": PALETTE["orange"],
+    "token": PALETTE["sky"],
+    "class_token": PALETTE["blue"],
+    "position": PALETTE["yellow"],
+    "attention": PALETTE["vermillion"],
+    "mlp": PALETTE["green"],
+    "norm": PALETTE["purple"],
+    "head": "#777777",
+    "plain": "#FFFFFF",
+}
+# Yellow is left out of the cycle: a yellow line on white cannot be seen.
+CYCLE: tuple[str, ...] = tuple(
+    PALETTE[name] for name in ("blue", "vermillion", "green", "purple", "orange", "sky", "black")
+)
+FONT_SIZE = 11.0
+# At this width 11 points are 11 pixels where a phone shows the figure 350 pixels wide.
+WIDTH = 4.8
+MAX_WIDTH = 7.0
+DPI = 150
+# CSS pixels to an inch when a page has room: letters come out the size of the page's text.
+CSS_PIXELS_PER_INCH = 110
+
+STYLE: dict[str, Any] = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": FONT_SIZE,
+    "mathtext.fontset": "dejavusans",
+    "axes.titlesize": FONT_SIZE,
+    "axes.labelsize": FONT_SIZE,
+    "xtick.labelsize": FONT_SIZE,
+    "ytick.labelsize": FONT_SIZE,
+    "legend.fontsize": FONT_SIZE,
+    "legend.title_fontsize": FONT_SIZE,
+    "legend.frameon": False,
+    "figure.titlesize": FONT_SIZE,
+    "figure.titleweight": "bold",
+    "figure.figsize": (WIDTH, 3.2),
+    "figure.dpi": DPI,
+    "figure.facecolor": "white",
+    "axes.facecolor": "white",
+    "savefig.facecolor": "white",
+    "savefig.transparent": False,
+    "savefig.dpi": DPI,
+    "axes.prop_cycle": matplotlib.cycler(color=list(CYCLE)),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.unicode_minus": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 5.0,
+    "text.color": "black",
+    "axes.labelcolor": "black",
+    "xtick.color": "black",
+    "ytick.color": "black",
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "vitcore",
+    "svg.fonttype": "path",
+}
+
+
+def use_style() -> None:
+    """Make the book's style the default for every matplotlib figure that follows."""
+    matplotlib.rcParams.update(STYLE)
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The book's style inside a `with` block or a decorated function, the old one afterwards."""
+    with matplotlib.rc_context(STYLE):
+        yield
+
+
+def tint(colour: str, amount: float) -> tuple[float, float, float]:
+    """The colour mixed with white: 1 is the colour itself, 0 is white."""
+    red, green, blue = to_rgb(colour)
+    return (
+        1 - amount * (1 - red),
+        1 - amount * (1 - green),
+        1 - amount * (1 - blue),
+    )
+
+
+SEQUENTIAL = LinearSegmentedColormap.from_list(
+    "vitcore_blue", ["#FFFFFF", "#B5D9EE", PALETTE["blue"], "#002B45"]
+)
+DIVERGING = LinearSegmentedColormap.from_list(
+    "vitcore_diverging", [PALETTE["blue"], "#FFFFFF", PALETTE["vermillion"]]
+)
+
+
+# --- from a figure to the page ----------------------------------------------------------------
+
+
+class Picture(Figure):
+    """A matplotlib figure that shows itself in a notebook when it is the value of a cell."""
+
+    alt: str = ""
+
+    def _repr_html_(self) -> str:
+        return to_html(self, self.alt or _title_of(self) or "figure")
+
+
+def _title_of(fig: Figure) -> str:
+    title = fig.get_suptitle() if hasattr(fig, "get_suptitle") else ""
+    return " ".join(str(title).split())
+
+
+def to_png(fig: Figure, *, dpi: int = DPI, colours: int = 256) -> bytes:
+    """The figure as PNG bytes: opaque, at most 256 colours (a third of the size), no dates.
+
+    The same figure gives the same bytes with the same versions of matplotlib and Pillow.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with style():
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
+    picture = Image.open(buffer).convert("RGB")
+    picture = picture.quantize(colors=colours, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    picture.save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def to_html(fig: Figure, alt: str) -> str:
+    """An `<img>` element with the figure inside it and `alt` as its alternative text."""
+    width = round(fig.get_figwidth() * CSS_PIXELS_PER_INCH)
+    data = base64.b64encode(to_png(fig)).decode("ascii")
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt, quote=True)}" '
+        f'width="{width}" style="max-width: 100%; height: auto; background: white;">'
+    )
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Show a figure in a notebook, with alternative text for readers who cannot see it.
+
+    The output is an `<img>` element (text/html), which keeps its text on the site, in Colab and
+    in the .ipynb file; where only plain text is shown, the alternative text stands alone.
+    The figure is closed. Outside a notebook nothing happens.
+
+    Parameters
+    ----------
+    fig: the figure.
+    alt: one or two sentences that say what the picture shows.
+    """
+    if not isinstance(fig, Figure):
+        raise TypeError(
+            f"show takes a matplotlib Figure, but got {type(fig).__name__}: "
+            "pass what a function of vitcore.plots or vitcore.diagrams returned."
+        )
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(
+            "show needs alt, the alternative text: one sentence that says what the picture shows."
+        )
+    alt = " ".join(alt.split())
+    if _in_notebook():
+        from IPython.display import display
+
+        display({"text/html": to_html(fig, alt), "text/plain": alt}, raw=True)
+    if "matplotlib.pyplot" in sys.modules:
+        # A figure that the reader made with pyplot would be shown a second time at the cell's end.
+        sys.modules["matplotlib.pyplot"].close(fig)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    if ipython is None:
+        return False
+    shell = ipython.get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None
+
+
+# --- what the functions share -----------------------------------------------------------------
+
+
+def _array(values: Any, name: str, dims: int | tuple[int, ...] | None = None) -> np.ndarray:
+    """Any tensor or array as a NumPy array; a ValueError when its rank is not one of `dims`."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point():
+            values = values.float()
+        values = values.numpy()
+    array = np.asarray(values)
+    if array.dtype == object:
+        raise ValueError(f"{name} is ragged: every row needs the same length.")
+    if array.dtype.kind == "f":
+        array = array.astype(np.float64)
+    if dims is not None:
+        allowed = (dims,) if isinstance(dims, int) else dims
+        if array.ndim not in allowed:
+            wanted = " or ".join(str(d) for d in allowed)
+            raise ValueError(
+                f"{name} has shape {tuple(array.shape)}, but must have {wanted} dimensions."
+            )
+    return array
+
+
+def _pixels(images: Any, name: str, batch: bool) -> np.ndarray:
+    """Images (B, C, H, W), or one (C, H, W), as floats in [0, 1] with the channels last."""
+    array = _array(images, name, 4 if batch else 3)
+    if not batch:
+        array = array[None]
+    channels = array.shape[1]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"{name} has {channels} channels in shape {tuple(array.shape)}, but a picture has "
+            "1 or 3 channels, placed before height and width: choose some, as in images[:, :3]."
+        )
+    if array.dtype == np.uint8:
+        array = array / 255.0
+    elif array.dtype.kind == "f":
+        if array.size and not (-0.01 <= array.min() and array.max() <= 1.01):
+            raise ValueError(
+                f"{name} has values from {array.min():.3g} to {array.max():.3g}, but floats must "
+                "lie in [0, 1]: undo the normalisation first, as dataset.denormalise(images) does."
+            )
+    else:
+        raise TypeError(f"{name} has type {array.dtype}, but must be uint8 or float in [0, 1].")
+    array = np.clip(array, 0, 1).transpose(0, 2, 3, 1)
+    return array if batch else array[0]
+
+
+def _draw_image(ax: Any, image: np.ndarray, **options: Any) -> None:
+    if image.shape[-1] == 1:
+        ax.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, **options)
+    else:
+        ax.imshow(image, **options)
+
+
+def _figure(
+    title: str | None, figsize: tuple[float, float] | None, default: tuple[float, float]
+) -> Picture:
+    width, height = figsize or default
+    if width > MAX_WIDTH:
+        raise ValueError(
+            f"figsize is {width:g} in wide, but at most {MAX_WIDTH:g} in can be read on a page."
+        )
+    lines = _wrap(title, width) if title else []
+    if figsize is None:
+        height += 0.22 * len(lines)
+    fig = Picture(figsize=(width, height), layout="constrained")
+    if lines:
+        fig.suptitle("\n".join(lines))
+    return fig
+
+
+def _wrap(text: str, width: float) -> list[str]:
+    # Bold DejaVu Sans of 11 points takes about 0.105 in for each letter.
+    return [
+        line
+        for part in text.split("\n")
+        for line in textwrap.wrap(part, max(8, int(width / 0.105)))
+    ]
+
+
+def _names(labels: Any, count: int, classes: Sequence[str] | None, name: str) -> list[str]:
+    """One text for each of `count` labels, through the class names where they are given."""
+    items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
+    if len(items) != count:
+        raise ValueError(f"{name} has {len(items)} entries for {count} images: give one for each.")
+    if classes is not None:
+        wrong = [i for i in items if not 0 <= int(i) < len(classes)]
+        if wrong:
+            raise ValueError(
+                f"{name} holds {wrong[0]}, but there are {len(classes)} classes, "
+                f"0 to {len(classes) - 1}."
+            )
+        items = [classes[int(i)] for i in items]
+    return [str(item).replace("_", " ") for item in items]
+
+
+def _plain_axes(ax: Any) -> None:
+    ax.set_xticks([])
+    ax.set_yticks([])
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _grid_of_axes(fig: Figure, count: int, columns: int) -> list[Any]:
+    rows = math.ceil(count / columns)
+    axes = list(fig.subplots(rows, columns, squeeze=False).flat)
+    for ax in axes:
+        _plain_axes(ax)
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return axes[:count]
+
+
+def _columns(columns: int | None, default: int, count: int) -> int:
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns is {columns}, but must be at least 1.")
+    return max(1, min(columns or default, count))
+
+
+def _halo(colour: str = "white", width: float = 3.0) -> list[withStroke]:
+    return [withStroke(linewidth=width, foreground=colour)]
+
+
+# --- images -----------------------------------------------------------------------------------
+
+
+@style()
+def show_images(
+    images: Any,
+    labels: Any = None,
+    *,
+    classes: Sequence[str] | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Images side by side, each with its label above it.
+
+    Parameters
+    ----------
+    images: (B, C, H, W), uint8 or float in [0, 1], C 1 or 3.
+    labels: B texts or numbers; with `classes`, numbers that are looked up there.
+    columns: images in a row; without it, as many as the labels leave room for (3 to 8).
+    title: ends with `dataset.source.note` where the images are of a data set.
+    """
+    pixels = _pixels(images, "images", batch=True)
+    count = len(pixels)
+    if count == 0:
+        raise ValueError("images holds no image, but at least one is needed.")
+    names = _names(labels, count, classes, "labels") if labels is not None else None
+    longest = max((len(name) for name in names), default=0) if names else 0
+    room = 8 if longest <= 3 else 5 if longest <= 8 else 4 if longest <= 11 else 3
+    columns = _columns(columns, room, count)
+    rows = math.ceil(count / columns)
+    cell = min(WIDTH / columns, 2.2)
+    texts = [textwrap.fill(name, max(3, int(cell / 0.095))) for name in names] if names else []
+    lines = max((text.count("\n") + 1 for text in texts), default=0)
+    ratio = pixels.shape[1] / pixels.shape[2]
+    fig = _figure(title, figsize, (WIDTH, rows * (cell * ratio + 0.19 * lines) + 0.05))
+    for i, ax in enumerate(_grid_of_axes(fig, count, columns)):
+        _draw_image(ax, pixels[i])
+        if texts:
+            ax.set_title(texts[i], pad=3)
+    return fig
+
+
+@style()
+def plot_mistakes(
+    images: Any,
+    true: Any,
+    predicted: Any,
+    confidence: Any = None,
+    *,
+    classes: Sequence[str] | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Images that a model got wrong, with the true class and what the model said.
+
+    Parameters
+    ----------
+    images: (B, C, H, W), uint8 or float in [0, 1].
+    true, predicted: B class numbers (or texts, without `classes`).
+    confidence: B probabilities in [0, 1] that the model gave to its answer.
+    """
+    pixels = _pixels(images, "images", batch=True)
+    count = len(pixels)
+    if count == 0:
+        raise ValueError("images holds no image: with no mistakes there is nothing to show.")
+    truth = _names(true, count, classes, "true")
+    said = _names(predicted, count, classes, "predicted")
+    sure: list[float] | None = None
+    if confidence is not None:
+        values = _array(confidence, "confidence", 1)
+        if len(values) != count or values.min() < 0 or values.max() > 1 + 1e-6:
+            raise ValueError(f"confidence must hold {count} probabilities from 0 to 1.")
+        sure = [float(v) for v in values]
+    longest = max(len(name) for name in truth + said)
+    columns = _columns(columns, 4 if longest <= 3 else 3 if longest <= 8 else 2, count)
+    rows = math.ceil(count / columns)
+    cell = min(WIDTH / columns, 1.7)
+    lines = 3 if sure else 2
+    ratio = pixels.shape[1] / pixels.shape[2]
+    fig = _figure(title, figsize, (WIDTH, rows * (cell * ratio + 0.19 * lines + 0.08)))
+    for i, ax in enumerate(_grid_of_axes(fig, count, columns)):
+        _draw_image(ax, pixels[i])
+        text = f"true: {truth[i]}\nsaid: {said[i]}"
+        if sure:
+            text += f"\n{100 * sure[i]:.0f} % sure"
+        ax.set_title(text, pad=3)
+    return fig
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+@style()
+def plot_history(
+    history: Any,
+    *,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Loss and accuracy, epoch by epoch, for training and validation.
+
+    Parameters
+    ----------
+    history: a `History` of vitcore.training, or any sequence of rows (dicts) that hold "epoch"
+        and some of "train_loss", "val_loss", "train_accuracy", "val_accuracy" (0 to 1).
+    """
+    rows = [dict(row) for row in history]
+    if not rows:
+        raise ValueError("history holds no epoch: train for at least one before plotting.")
+    panels = [
+        (quantity, parts)
+        for quantity in ("loss", "accuracy")
+        if (parts := [p for p in ("train", "val") if f"{p}_{quantity}" in rows[0]])
+    ]
+    if not panels:
+        raise ValueError(
+            f"history rows hold {sorted(rows[0])}, but need train_loss, val_loss, "
+            "train_accuracy or val_accuracy."
+        )
+    epochs = [row.get("epoch", i + 1) for i, row in enumerate(rows)]
+    fig = _figure(title, figsize, (WIDTH, 2.3 * len(panels) + 0.2))
+    axes = fig.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
+    colours = {"train": PALETTE["orange"], "val": PALETTE["blue"]}
+    texts = {"train": "training", "val": "validation"}
+    for ax, (quantity, parts) in zip(axes, panels):
+        scale = 100 if quantity == "accuracy" else 1
+        for part in parts:
+            values = [_number(row.get(f"{part}_{quantity}")) * scale for row in rows]
+            ax.plot(epochs, values, marker="o", color=colours[part], label=texts[part])
+        ax.set_ylabel("accuracy (%)" if scale == 100 else quantity)
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+    axes[0].legend()
+    axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    return fig
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+@style()
+def plot_confusion(
+    matrix: Any,
+    classes: Sequence[str] | None = None,
+    *,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """How often each true class (row) was taken for each class (column).
+
+    The colour shows the mistakes alone, since the diagonal would drown them; with at most
+    12 classes the counts are written into the cells.
+
+    Parameters
+    ----------
+    matrix: (K, K) counts, rows the true class, columns the predicted one.
+    classes: K names.
+    """
+    counts = _array(matrix, "matrix", 2)
+    size = len(counts)
+    if counts.shape != (size, size) or size == 0:
+        raise ValueError(f"matrix has shape {counts.shape}, but must be square, (K, K).")
+    if classes is not None and len(classes) != size:
+        raise ValueError(f"classes holds {len(classes)} names for a matrix of {size} classes.")
+    names = [str(name).replace("_", " ") for name in (classes or range(size))]
+    wrong = counts.astype(float).copy()
+    np.fill_diagonal(wrong, 0)
+    fig = _figure(title, figsize, (5.0, 4.7))
+    ax = fig.subplots()
+    top = max(wrong.max(), 1)
+    # The square root keeps a cell of one mistake visible beside a cell of thirty.
+    ax.imshow(np.sqrt(wrong), cmap=SEQUENTIAL, vmin=0, vmax=1.3 * math.sqrt(top))
+    for i in range(size):
+        ax.add_patch(Rectangle((i - 0.5, i - 0.5), 1, 1, color="#E4E4E4", linewidth=0))
+    if size <= 12:
+        for i in range(size):
+            for j in range(size):
+                if counts[i, j]:
+                    dark = i != j and wrong[i, j] > 0.42 * top
+                    ax.text(
+                        j, i, f"{counts[i, j]:g}", ha="center", va="center",
+                        color="white" if dark else "black",
+                    )  # fmt: skip
+    if size <= 12:
+        ticks = list(range(size))
+    else:
+        ticks = list(range(0, size, math.ceil(size / 10)))
+    ax.set_xticks(ticks, [names[i] for i in ticks])
+    ax.set_yticks(ticks, [names[i] for i in ticks])
+    if max(len(names[i]) for i in ticks) > 3:
+        ax.tick_params(axis="x", rotation=90)
+    ax.tick_params(length=0 if size <= 12 else 3)
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    for spine in ax.spines.values():
+        spine.set_visible(True)
+        spine.set_color("#AAAAAA")
+    return fig
+
+
+# --- curves, bars and matrices ----------------------------------------------------------------
+
+
+@style()
+def plot_lines(
+    x: Any,
+    lines: Mapping[str, Any],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log: bool | Literal["x", "y"] = False,
+    fit: Literal["power"] | int | None = None,
+    spread: Literal["band", "points"] = "band",
+    reference: Mapping[str, float] | None = None,
+    markers: bool | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Curves over one x axis; several seeds give their mean and their spread.
+
+    Parameters
+    ----------
+    x: (n,) values shared by all lines.
+    lines: label -> (n,), or (seeds, n), of which the mean is drawn.
+    log: "x", "y", or True for both axes.
+    fit: "power" adds y = a x^b as fitted in logarithms and gives b in the legend; a whole number
+        adds the polynomial of that degree. With a fit, measured values are points.
+    spread: "band" from the least to the greatest seed, or every seed as "points".
+    reference: label -> y, drawn as dashed horizontal lines.
+    markers: points on the lines; without it, where there are at most 20.
+    """
+    xs = _array(x, "x", 1).astype(float)
+    if not lines:
+        raise ValueError("lines holds no curve, but at least one is needed.")
+    if log not in (False, True, "x", "y"):
+        raise ValueError(f'log is {log!r}, but must be False, True, "x" or "y".')
+    if spread not in ("band", "points"):
+        raise ValueError(f'spread is {spread!r}, but must be "band" or "points".')
+    fig = _figure(title, figsize, (WIDTH, 3.2))
+    ax = fig.subplots()
+    marker = "o" if (markers if markers is not None else len(xs) <= 20) else None
+    colours = _cycle(len(lines))
+    for colour, (label, values) in zip(colours, lines.items()):
+        ys = _array(values, f"lines[{label!r}]", (1, 2)).astype(float)
+        if ys.shape[-1] != len(xs):
+            raise ValueError(
+                f"lines[{label!r}] has shape {ys.shape}, but x has {len(xs)} values: "
+                "the last dimension must be as long as x."
+            )
+        seeds = ys if ys.ndim == 2 else ys[None]
+        mean = seeds.mean(0)
+        if len(seeds) > 1 and spread == "band":
+            ax.fill_between(xs, seeds.min(0), seeds.max(0), color=colour, alpha=0.2, linewidth=0)
+        elif len(seeds) > 1:
+            for row in seeds:
+                ax.plot(xs, row, linestyle="", marker="o", color=colour, alpha=0.4)
+        if fit is None:
+            ax.plot(xs, mean, color=colour, marker=marker, label=label)
+        else:
+            ax.plot(xs, mean, color=colour, marker="o", linestyle="", label=label)
+            dense, fitted, text = _fit(xs, mean, fit)
+            ax.plot(dense, fitted, color=colour, label=text)
+    for i, (label, value) in enumerate((reference or {}).items()):
+        ax.axhline(
+            value, color="black", linestyle=("--", ":", "-.")[i % 3], linewidth=1.4, label=label
+        )
+    if log in (True, "x"):
+        ax.set_xscale("log")
+        _ticks_at(ax, xs)
+    if log in (True, "y"):
+        ax.set_yscale("log")
+    ax.set_xlabel(xlabel)
+    ax.set_ylabel(ylabel)
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+    if len(lines) > 1 or fit is not None or reference:
+        _legend_below(fig, ax)
+    return fig
+
+
+def _cycle(count: int) -> list[str]:
+    return [CYCLE[i % len(CYCLE)] for i in range(count)]
+
+
+def _ticks_at(ax: Any, xs: np.ndarray) -> None:
+    """Label a logarithmic axis at the measured values, where they are few."""
+    if len(xs) <= 8:
+        ax.set_xticks(xs, [f"{value:g}" for value in xs])
+        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.minorticks_off()
+
+
+def _legend_below(fig: Figure, ax: Any) -> None:
+    """A legend under the axes, where it never covers a curve."""
+    handles, labels = ax.get_legend_handles_labels()
+    longest = max(len(label) for label in labels)
+    columns = 3 if longest <= 9 else 2 if longest <= 17 else 1
+    columns = min(columns, len(labels))
+    rows = math.ceil(len(labels) / columns)
+    fig.set_figheight(fig.get_figheight() + 0.24 * rows)
+    fig.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
+
+
+def _fit(xs: np.ndarray, ys: np.ndarray, fit: str | int) -> tuple[np.ndarray, np.ndarray, str]:
+    good = np.isfinite(ys)
+    if fit == "power":
+        if (xs <= 0).any() or (ys[good] <= 0).any():
+            raise ValueError('fit="power" needs x and y above zero, since it takes logarithms.')
+        power, constant = np.polyfit(np.log(xs[good]), np.log(ys[good]), 1)
+        dense = np.geomspace(xs.min(), xs.max(), 100)
+        return dense, np.exp(constant) * dense**power, f"fit: power {power:.2f}"
+    if isinstance(fit, bool) or not isinstance(fit, int) or not 1 <= fit < int(good.sum()):
+        raise ValueError(
+            f'fit is {fit!r}, but must be "power" or a degree from 1 to less than the '
+            f"{int(good.sum())} points."
+        )
+    coefficients = np.polyfit(xs[good], ys[good], fit)
+    dense = np.linspace(xs.min(), xs.max(), 100)
+    return dense, np.polyval(coefficients, dense), f"fit: degree {fit}"
+
+
+@style()
+def plot_bars(
+    values: Mapping[str, Any],
+    *,
+    xlabel: str,
+    lower: float | None = None,
+    upper: float | None = None,
+    reference: Mapping[str, float] | None = None,
+    highlight: str | Sequence[str] = (),
+    number_format: str = "{:.1f}",
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """One horizontal bar for each label; several seeds give the mean, every seed and the range.
+
+    Parameters
+    ----------
+    values: label -> a number, or a sequence with one number for each seed.
+    lower: where the axis begins. Away from zero a bar's length would mislead, so that points
+        are drawn instead of bars.
+    reference: label -> x, drawn as dashed vertical lines.
+    highlight: labels to draw in another colour.
+    number_format: how the mean is written beside its bar.
+    """
+    if not values:
+        raise ValueError("values holds no bar, but at least one is needed.")
+    wanted = {highlight} if isinstance(highlight, str) else set(highlight)
+    if wanted - set(values):
+        raise ValueError(f"highlight names {sorted(wanted - set(values))}, which values lacks.")
+    series = {}
+    for label, value in values.items():
+        seeds = np.atleast_1d(_array(value, f"values[{label!r}]", (0, 1)).astype(float))
+        if len(seeds) == 0:
+            raise ValueError(f"values[{label!r}] holds no number, but at least one is needed.")
+        series[label] = seeds
+    texts = [textwrap.fill(label, 20) for label in series]
+    height = sum(0.26 + 0.17 * text.count("\n") + 0.12 for text in texts)
+    fig = _figure(title, figsize, (WIDTH, height + 0.75))
+    ax = fig.subplots()
+    for row, (label, seeds) in enumerate(series.items()):
+        colour = PALETTE["vermillion"] if label in wanted else PALETTE["blue"]
+        mean = seeds.mean()
+        if lower is None:
+            ax.barh(row, mean, color=tint(colour, 0.55), edgecolor=colour, height=0.62)
+        else:
+            ax.plot(mean, row, marker="D", color=colour, markersize=8)
+        if len(seeds) > 1:
+            ax.hlines(row, seeds.min(), seeds.max(), color=colour, linewidth=1.6)
+            ax.plot(
+                seeds, np.full(len(seeds), row), linestyle="", marker="o", color="black",
+                markersize=4, alpha=0.75,
+            )  # fmt: skip
+        ax.annotate(
+            number_format.format(mean), (seeds.max(), row), xytext=(7, 0),
+            textcoords="offset points", va="center", path_effects=_halo(),
+        )  # fmt: skip
+    for i, (label, value) in enumerate((reference or {}).items()):
+        ax.axvline(
+            value, color="black", linestyle=("--", ":", "-.")[i % 3], linewidth=1.4, label=label
+        )
+    ax.set_yticks(range(len(series)), texts)
+    ax.set_ylim(len(series) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(xlabel)
+    greatest = max(seeds.max() for seeds in series.values())
+    start = lower if lower is not None else min(0.0, *(s.min() for s in series.values()))
+    # Room on the right for the number beside the longest bar.
+    ax.set_xlim(start, upper if upper is not None else greatest + 0.22 * (greatest - start))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    if reference:
+        _legend_below(fig, ax)
+    return fig
+
+
+@style()
+def plot_heatmap(
+    matrix: Any,
+    *,
+    row_labels: Sequence[Any] | None = None,
+    column_labels: Sequence[Any] | None = None,
+    xlabel: str | None = None,
+    ylabel: str | None = None,
+    titles: Sequence[str] | None = None,
+    annotate: bool | None = None,
+    number_format: str = "{:.2f}",
+    diverging: bool = False,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """A matrix, or several side by side, as coloured cells on one scale.
+
+    Parameters
+    ----------
+    matrix: (rows, columns), as attention weights (N, N): row the query, column the key;
+        or (m, rows, columns), as those of m heads.
+    titles: m texts above the matrices.
+    annotate: write the numbers into the cells; without it, where they fit.
+    diverging: colours for values on both sides of zero.
+    """
+    array = _array(matrix, "matrix", (2, 3)).astype(float)
+    stack = array if array.ndim == 3 else array[None]
+    count, rows, cols = stack.shape
+    if stack.size == 0:
+        raise ValueError(f"matrix has shape {array.shape}, but holds no value.")
+    for labels, size, name in (
+        (row_labels, rows, "row_labels"),
+        (column_labels, cols, "column_labels"),
+        (titles, count, "titles"),
+    ):
+        if labels is not None and len(labels) != size:
+            raise ValueError(f"{name} holds {len(labels)} entries, but {size} are needed.")
+    finite = stack[np.isfinite(stack)]
+    low = vmin if vmin is not None else float(finite.min()) if finite.size else 0.0
+    high = vmax if vmax is not None else float(finite.max()) if finite.size else 1.0
+    if diverging:
+        high = max(abs(low), abs(high)) if vmax is None else vmax
+        low = -high if vmin is None else vmin
+    elif vmin is None and low >= 0:
+        low = 0.0
+    if high <= low:
+        high = low + 1
+    across = _columns(columns, 1 if count == 1 else 2, count)
+    down = math.ceil(count / across)
+    panel = (WIDTH - 0.6 * across) / across
+    ratio = min(max(rows / cols, 0.25), 1.6)
+    extra = (0.25 if titles else 0) + (0.25 if column_labels is None else 0.3)
+    fig = _figure(title, figsize, (WIDTH, down * (panel * ratio + extra) + 0.75))
+    axes = fig.subplots(down, across, squeeze=False)
+    if annotate is None:
+        widest = max(len(number_format.format(value)) for value in (low, high, high / 3))
+        annotate = cols * widest * 0.1 < panel
+    mesh = None
+    for i, ax in enumerate(axes.flat):
+        if i >= count:
+            ax.set_visible(False)
+            continue
+        mesh = ax.imshow(
+            stack[i], cmap=DIVERGING if diverging else SEQUENTIAL, vmin=low, vmax=high,
+            aspect="equal" if 0.25 <= rows / cols <= 1.6 else "auto",
+        )  # fmt: skip
+        if annotate:
+            _write_cells(ax, stack[i], low, high, diverging, number_format)
+        _cell_ticks(ax, "x", cols, column_labels)
+        _cell_ticks(ax, "y", rows, row_labels)
+        if titles is not None:
+            ax.set_title(titles[i])
+        if i % across == 0 and ylabel:
+            ax.set_ylabel(ylabel)
+        if i >= count - across and xlabel:
+            ax.set_xlabel(xlabel)
+        for spine in ax.spines.values():
+            spine.set_visible(True)
+            spine.set_color("#AAAAAA")
+    if not annotate and mesh is not None:
+        bar = fig.colorbar(
+            mesh, ax=axes, location="bottom", shrink=0.8, aspect=35, pad=0.04 if down > 1 else 0.08
+        )
+        bar.outline.set_visible(False)
+        bar.locator = MaxNLocator(4)
+        bar.update_ticks()
+    return fig
+
+
+def _write_cells(
+    ax: Any, values: np.ndarray, low: float, high: float, diverging: bool, number_format: str
+) -> None:
+    for (i, j), value in np.ndenumerate(values):
+        if not math.isfinite(value):
+            continue
+        level = (value - low) / (high - low)
+        dark = abs(level - 0.5) > 0.36 if diverging else level > 0.5
+        ax.text(
+            j, i, number_format.format(value), ha="center", va="center",
+            color="white" if dark else "black",
+        )  # fmt: skip
+
+
+def _cell_ticks(ax: Any, axis: str, size: int, labels: Sequence[Any] | None) -> None:
+    set_ticks = ax.set_xticks if axis == "x" else ax.set_yticks
+    if labels is not None:
+        set_ticks(range(size), [str(label) for label in labels])
+        if axis == "x" and max(len(str(label)) for label in labels) * size * 0.1 > 4:
+            ax.tick_params(axis="x", rotation=90)
+    elif size <= 10:
+        set_ticks(range(size), [str(i) for i in range(size)])
+    else:
+        step = math.ceil(size / 5)
+        step = next((s for s in (2, 4, 5, 7, 8, 10, 14, 16, 20, 25, 32) if s >= step), step)
+        set_ticks(range(0, size, step), [str(i) for i in range(0, size, step)])
+    ax.tick_params(axis=axis, length=0 if size <= 12 else 3)
