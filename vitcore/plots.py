@@ -15,7 +15,6 @@ import math
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib
@@ -278,7 +277,7 @@ def _pixels(images: Any, name: str, batch: bool) -> np.ndarray:
     if array.dtype == np.uint8:
         array = array / 255.0
     elif array.dtype.kind == "f":
-        if array.size and not (-0.01 <= array.min() and array.max() <= 1.01):
+        if array.size and (array.min() < -0.01 or array.max() > 1.01):
             raise ValueError(
                 f"{name} has values from {array.min():.3g} to {array.max():.3g}, but floats must "
                 "lie in [0, 1]: undo the normalisation first, as dataset.denormalise(images) does."
@@ -315,11 +314,8 @@ def _figure(
 
 def _wrap(text: str, width: float) -> list[str]:
     # Bold DejaVu Sans of 11 points takes about 0.105 in for each letter.
-    return [
-        line
-        for part in text.split("\n")
-        for line in textwrap.wrap(part, max(8, int(width / 0.105)))
-    ]
+    room = max(8, int(width / 0.105))
+    return [line for part in text.split("\n") for line in textwrap.wrap(part, room)]
 
 
 def _names(labels: Any, count: int, classes: Sequence[str] | None, name: str) -> list[str]:
@@ -491,7 +487,7 @@ def plot_history(
     axes = fig.subplots(len(panels), 1, squeeze=False, sharex=True)[:, 0]
     colours = {"train": PALETTE["orange"], "val": PALETTE["blue"]}
     texts = {"train": "training", "val": "validation"}
-    for ax, (quantity, parts) in zip(axes, panels):
+    for ax, (quantity, parts) in zip(axes, panels, strict=True):
         scale = 100 if quantity == "accuracy" else 1
         for part in parts:
             values = [_number(row.get(f"{part}_{quantity}")) * scale for row in rows]
@@ -552,10 +548,7 @@ def plot_confusion(
                         j, i, f"{counts[i, j]:g}", ha="center", va="center",
                         color="white" if dark else "black",
                     )  # fmt: skip
-    if size <= 12:
-        ticks = list(range(size))
-    else:
-        ticks = list(range(0, size, math.ceil(size / 10)))
+    ticks = list(range(0, size, 1 if size <= 12 else math.ceil(size / 10)))
     ax.set_xticks(ticks, [names[i] for i in ticks])
     ax.set_yticks(ticks, [names[i] for i in ticks])
     if max(len(names[i]) for i in ticks) > 3:
@@ -611,7 +604,7 @@ def plot_lines(
     ax = fig.subplots()
     marker = "o" if (markers if markers is not None else len(xs) <= 20) else None
     colours = _cycle(len(lines))
-    for colour, (label, values) in zip(colours, lines.items()):
+    for colour, (label, values) in zip(colours, lines.items(), strict=True):
         ys = _array(values, f"lines[{label!r}]", (1, 2)).astype(float)
         if ys.shape[-1] != len(xs):
             raise ValueError(
@@ -885,3 +878,396 @@ def _cell_ticks(ax: Any, axis: str, size: int, labels: Sequence[Any] | None) -> 
         step = next((s for s in (2, 4, 5, 7, 8, 10, 14, 16, 20, 25, 32) if s >= step), step)
         set_ticks(range(0, size, step), [str(i) for i in range(0, size, step)])
     ax.tick_params(axis=axis, length=0 if size <= 12 else 3)
+
+
+# --- patches and tokens -----------------------------------------------------------------------
+
+
+def _cut(image: np.ndarray, patch_size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """An image (H, W, C) as (N, P, P, C), grid row by row, and its grid (rows, columns)."""
+    if isinstance(patch_size, bool) or not isinstance(patch_size, int) or patch_size < 1:
+        raise ValueError(f"patch_size is {patch_size!r}, but must be a whole number above zero.")
+    height, width, channels = image.shape
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"an image of {height} x {width} pixels does not divide into patches of "
+            f"{patch_size}: choose a patch_size that divides both."
+        )
+    rows, cols = height // patch_size, width // patch_size
+    patches = image.reshape(rows, patch_size, cols, patch_size, channels).transpose(0, 2, 1, 3, 4)
+    return patches.reshape(rows * cols, patch_size, patch_size, channels), (rows, cols)
+
+
+def _number_step(cell: float, largest: int) -> int:
+    """Every how many-th patch has room for its number, in cells of `cell` inches."""
+    return max(1, math.ceil((0.1 * len(str(largest)) + 0.06) / cell))
+
+
+@style()
+def show_patches(
+    image: Any,
+    patch_size: int,
+    *,
+    numbers: bool = True,
+    gap: float = 0.12,
+    highlight: Sequence[int] = (),
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """An image cut into its patches, with gaps between them, numbered row by row from 0.
+
+    Parameters
+    ----------
+    image: (C, H, W), uint8 or float in [0, 1].
+    patch_size: P, which must divide H and W.
+    gap: the space between patches, as a part of a patch.
+    highlight: numbers of patches to frame.
+    """
+    pixels = _pixels(image, "image", batch=False)
+    patches, (rows, cols) = _cut(pixels, patch_size)
+    marked = _indices(highlight, len(patches), "highlight")
+    width = min(WIDTH, max(2.6, cols * 0.62))
+    fig = _figure(title, figsize, (width, width * rows / cols))
+    ax = fig.subplots()
+    _plain_axes(ax)
+    step = _number_step(fig.get_figwidth() / (cols * (1 + gap)), len(patches) - 1)
+    for index, patch in enumerate(patches):
+        row, col = divmod(index, cols)
+        left, top = col * (1 + gap), row * (1 + gap)
+        _draw_image(ax, patch, extent=(left, left + 1, top + 1, top), zorder=1)
+        framed = index in marked
+        ax.add_patch(
+            Rectangle(
+                (left, top), 1, 1, fill=False, zorder=2,
+                edgecolor=ROLES["attention"] if framed else ROLES["image"],
+                linewidth=3.0 if framed else 1.0,
+            )
+        )  # fmt: skip
+        if numbers and row % step == 0 and col % step == 0:
+            ax.text(
+                left + 0.05, top + 0.04, str(index), ha="left", va="top", zorder=3,
+                path_effects=_halo(),
+            )  # fmt: skip
+    ax.set_xlim(-0.04, cols * (1 + gap) - gap + 0.04)
+    ax.set_ylim(rows * (1 + gap) - gap + 0.04, -0.04)
+    ax.set_aspect("equal")
+    return fig
+
+
+def _indices(values: Sequence[int] | int, count: int, name: str) -> list[int]:
+    items = [values] if isinstance(values, int) else [int(v) for v in values]
+    wrong = [i for i in items if not 0 <= i < count]
+    if wrong:
+        raise ValueError(f"{name} holds {wrong[0]}, but the patches are 0 to {count - 1}.")
+    return items
+
+
+@style()
+def show_token_sequence(
+    image: Any,
+    patch_size: int,
+    *,
+    order: Any = None,
+    class_token: bool = False,
+    columns: int | None = None,
+    highlight: Sequence[int] = (),
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """The patches as the sequence that the model sees, wrapped into rows as text is.
+
+    Under each token stands its patch's number in the image.
+
+    Parameters
+    ----------
+    image: (C, H, W), uint8 or float in [0, 1].
+    patch_size: P, which must divide H and W.
+    order: N patch numbers, to show the sequence in another order.
+    class_token: put a class token in front.
+    columns: tokens in a row of the picture; without it, 8 or the width of the image's grid.
+    highlight: numbers of patches to frame.
+    """
+    pixels = _pixels(image, "image", batch=False)
+    patches, (_, cols) = _cut(pixels, patch_size)
+    count = len(patches)
+    numbers = list(range(count))
+    if order is not None:
+        numbers = [int(i) for i in _array(order, "order", 1)]
+        if sorted(numbers) != list(range(count)):
+            raise ValueError(f"order must hold each of the numbers 0 to {count - 1} once.")
+    marked = _indices(highlight, count, "highlight")
+    cells: list[int | None] = [*([None] if class_token else []), *numbers]
+    columns = _columns(columns, 8 if cols <= 8 else min(cols, 14), len(cells))
+    rows = math.ceil(len(cells) / columns)
+    cell = WIDTH / columns
+    step = _number_step(cell, count - 1)
+    line = 1.1 + 0.2 / cell
+    fig = _figure(title, figsize, (WIDTH, rows * line * cell))
+    ax = fig.subplots()
+    _plain_axes(ax)
+    for place, index in enumerate(cells):
+        row, col = divmod(place, columns)
+        left, top = float(col), row * line
+        text = "cls" if index is None else str(index)
+        if index is None:
+            face = ROLES["class_token"]
+            ax.add_patch(Rectangle((left, top), 0.88, 0.88, facecolor=face, linewidth=0))
+        else:
+            extent = (left, left + 0.88, top + 0.88, top)
+            _draw_image(ax, patches[index], extent=extent, zorder=1)
+            framed = index in marked
+            ax.add_patch(
+                Rectangle(
+                    (left, top), 0.88, 0.88, fill=False, zorder=2,
+                    edgecolor=ROLES["attention"] if framed else ROLES["image"],
+                    linewidth=3.0 if framed else 1.0,
+                )
+            )  # fmt: skip
+        if index is None or place % step == 0:
+            ax.text(left + 0.44, top + 0.92, text, ha="center", va="top")
+    ax.set_xlim(-0.04, columns - 0.08)
+    ax.set_ylim(rows * line - 0.05, -0.04)
+    ax.set_aspect("equal")
+    return fig
+
+
+# --- positions and attention ------------------------------------------------------------------
+
+
+@style()
+def plot_similarity(
+    table: Any,
+    grid: tuple[int, int],
+    *,
+    patches: Sequence[int] | None = None,
+    prefix_tokens: int = 0,
+    columns: int = 3,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """How alike the position of a patch is to the position of every patch, as small pictures.
+
+    Each picture is the grid of patches; its colour is the cosine similarity (-1 to 1) of that
+    patch's row in the table with the row of the framed patch. Where no similarity is below zero
+    the scale begins near the least one.
+
+    Parameters
+    ----------
+    table: (N, D) or (1, N, D), one row a token.
+    grid: (rows, columns) with rows * columns = N - prefix_tokens.
+    patches: numbers of the patches to frame; without it, nine spread over the grid.
+    prefix_tokens: rows in front that belong to no patch (class token, registers); left out.
+    """
+    rows_of = _array(table, "table", (2, 3)).astype(float)
+    if rows_of.ndim == 3:
+        if len(rows_of) != 1:
+            raise ValueError(f"table has shape {rows_of.shape}, but must be (N, D) or (1, N, D).")
+        rows_of = rows_of[0]
+    rows, cols = (int(side) for side in grid)
+    vectors = rows_of[prefix_tokens:]
+    if len(vectors) != rows * cols:
+        raise ValueError(
+            f"table has {len(rows_of)} rows, {prefix_tokens} of them in front, but a grid of "
+            f"{rows} x {cols} needs {rows * cols} more: mend grid or prefix_tokens."
+        )
+    if patches is None:
+        lines = sorted({round(f * (rows - 1)) for f in (0.12, 0.5, 0.88)})
+        places = sorted({round(f * (cols - 1)) for f in (0.12, 0.5, 0.88)})
+        chosen = [r * cols + c for r in lines for c in places]
+        columns = len(places)
+    else:
+        chosen = _indices(patches, rows * cols, "patches")
+    columns = _columns(columns, 3, len(chosen))
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    unit = vectors / np.where(norms > 0, norms, 1)
+    similarity = unit @ unit.T
+    # Where nothing points away, the whole scale goes to the differences that there are.
+    least = float(similarity[chosen].min())
+    low = -1.0 if least < -1e-6 else math.floor(10 * max(0.0, least - 1e-6)) / 10
+    colours = DIVERGING if low < 0 else SEQUENTIAL
+    down = math.ceil(len(chosen) / columns)
+    cell = min(WIDTH / columns, 2.2)
+    fig = _figure(title, figsize, (WIDTH, down * (cell * rows / cols + 0.24) + 0.7))
+    axes = _grid_of_axes(fig, len(chosen), columns)
+    mesh = None
+    for ax, index in zip(axes, chosen, strict=True):
+        mesh = ax.imshow(similarity[index].reshape(rows, cols), cmap=colours, vmin=low, vmax=1)
+        row, col = divmod(index, cols)
+        ax.add_patch(
+            Rectangle(
+                (col - 0.5, row - 0.5),
+                1,
+                1,
+                fill=False,
+                edgecolor=PALETTE["vermillion"] if low >= 0 else "black",
+                linewidth=2,
+            )
+        )
+        ax.set_title(f"patch {index}", pad=3)
+        for spine in ax.spines.values():
+            spine.set_visible(True)
+            spine.set_color("#AAAAAA")
+    bar = fig.colorbar(mesh, ax=axes, location="bottom", shrink=0.8, aspect=35, pad=0.03)
+    bar.set_label("cosine similarity")
+    bar.set_ticks([-1, 0, 1] if low < 0 else [low, (1 + low) / 2, 1])
+    bar.outline.set_visible(False)
+    return fig
+
+
+def _patch_weights(
+    weights: Any, grid: tuple[int, int] | None, prefix_tokens: int, dims: tuple[int, ...]
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """Weights of one query as (m, rows, columns), prefix tokens left out."""
+    array = _array(weights, "weights", dims).astype(float)
+    if array.size and array.min() < 0:
+        raise ValueError(
+            f"weights go down to {array.min():.3g}, but attention weights are never negative: "
+            "take them after the softmax."
+        )
+    array = np.atleast_2d(array)[:, prefix_tokens:]
+    count = array.shape[1]
+    if grid is None:
+        side = math.isqrt(count)
+        if side * side != count:
+            raise ValueError(
+                f"weights cover {count} patches, which is no square: say grid=(rows, columns), "
+                "and prefix_tokens where a class token or registers stand in front."
+            )
+        grid = (side, side)
+    rows, cols = (int(side) for side in grid)
+    if rows * cols != count:
+        raise ValueError(
+            f"weights cover {count} patches, but a grid of {rows} x {cols} has {rows * cols}: "
+            "mend grid or prefix_tokens."
+        )
+    return array.reshape(-1, rows, cols), (rows, cols)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """The image as pale grey RGB, on which coloured weights and arrows stand out."""
+    light = image @ np.array([0.299, 0.587, 0.114]) if image.shape[-1] == 3 else image[..., 0]
+    return np.repeat(light[..., None], 3, axis=-1)
+
+
+@style()
+def plot_attention_map(
+    image: Any,
+    weights: Any,
+    *,
+    query: int | None = None,
+    grid: tuple[int, int] | None = None,
+    prefix_tokens: int = 0,
+    titles: Sequence[str] | None = None,
+    columns: int | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """The attention of one query laid over the image: the redder a patch, the more it is looked at.
+
+    Each picture is scaled to its own greatest weight, which is written above it.
+
+    Parameters
+    ----------
+    image: (C, H, W), uint8 or float in [0, 1].
+    weights: (N,), the row of the query; or (m, N), as one row for each head.
+    query: the number of the patch that asks, framed in the image (None for a class token).
+    grid: (rows, columns) of the patches; without it, a square.
+    prefix_tokens: weights in front that belong to no patch; left out.
+    titles: m texts, as ["head 0", ...].
+    """
+    pixels = _pixels(image, "image", batch=False)
+    maps, (rows, cols) = _patch_weights(weights, grid, prefix_tokens, (1, 2))
+    count = len(maps)
+    if titles is not None and len(titles) != count:
+        raise ValueError(f"titles holds {len(titles)} entries, but there are {count} maps.")
+    framed = _indices(query, rows * cols, "query") if query is not None else []
+    columns = _columns(columns, 1 if count == 1 else 2 if count <= 4 else 3, count)
+    down = math.ceil(count / columns)
+    height, width = pixels.shape[:2]
+    full = 3.6 if columns == 1 else WIDTH
+    cell = full / columns
+    lines = 2 if titles is not None else 1
+    fig = _figure(title, figsize, (full, down * (cell * height / width + 0.2 * lines + 0.06)))
+    for i, ax in enumerate(_grid_of_axes(fig, count, columns)):
+        ax.imshow(0.25 + 0.75 * _grey(pixels), extent=(0, cols, rows, 0))
+        top = maps[i].max()
+        layer = np.zeros((rows, cols, 4))
+        layer[..., :3] = to_rgb(ROLES["attention"])
+        layer[..., 3] = 0.85 * maps[i] / top if top > 0 else 0
+        ax.imshow(layer, extent=(0, cols, rows, 0))
+        for index in framed:
+            row, col = divmod(index, cols)
+            _frame_patch(ax, row, col)
+        text = f"greatest {top:.2f}"
+        ax.set_title(f"{titles[i]}\n{text}" if titles is not None else text, pad=3)
+    return fig
+
+
+def _frame_patch(ax: Any, row: int, col: int) -> None:
+    for colour, width in (("white", 4.5), (ROLES["class_token"], 2.5)):
+        ax.add_patch(
+            Rectangle((col, row), 1, 1, fill=False, edgecolor=colour, linewidth=width, zorder=3)
+        )
+
+
+@style()
+def plot_attention_arrows(
+    image: Any,
+    weights: Any,
+    *,
+    query: int,
+    grid: tuple[int, int] | None = None,
+    prefix_tokens: int = 0,
+    top: int = 5,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """Arrows from one patch to the patches it looks at, the wider the greater the weight.
+
+    Parameters
+    ----------
+    image: (C, H, W), uint8 or float in [0, 1].
+    weights: (N,), the row of the query.
+    query: the number of the patch that asks.
+    grid: (rows, columns) of the patches; without it, a square.
+    prefix_tokens: weights in front that belong to no patch; left out.
+    top: how many of the greatest weights to draw, each with its share in per cent.
+    """
+    pixels = _pixels(image, "image", batch=False)
+    maps, (rows, cols) = _patch_weights(weights, grid, prefix_tokens, (1,))
+    row_of = maps[0].ravel()
+    (start,) = _indices(query, rows * cols, "query")
+    if top < 1:
+        raise ValueError(f"top is {top}, but must be at least 1.")
+    height, width = pixels.shape[:2]
+    fig = _figure(title, figsize, (WIDTH, WIDTH * height / width))
+    ax = fig.subplots()
+    _plain_axes(ax)
+    ax.imshow(0.2 + 0.8 * _grey(pixels), extent=(0, cols, rows, 0))
+    for i in range(rows + 1):
+        ax.axhline(i, color=ROLES["image"], linewidth=0.8)
+    for i in range(cols + 1):
+        ax.axvline(i, color=ROLES["image"], linewidth=0.8)
+    from_row, from_col = divmod(start, cols)
+    order = [int(i) for i in np.argsort(-row_of, kind="stable")[:top] if row_of[i] > 0]
+    greatest = row_of[order[0]] if order else 1.0
+    # The greatest last, so that it lies on top.
+    for index in reversed(order):
+        row, col = divmod(index, cols)
+        share = row_of[index] / greatest
+        if index != start:
+            arrow = FancyArrowPatch(
+                (from_col + 0.5, from_row + 0.5), (col + 0.5, row + 0.5),
+                arrowstyle="-|>", mutation_scale=10 + 14 * share, linewidth=1.0 + 5.0 * share,
+                color=ROLES["attention"], connectionstyle="arc3,rad=0.12", shrinkA=6, shrinkB=2,
+                zorder=4, path_effects=_halo("white", 1.0 + 5.0 * share + 2.0),
+            )  # fmt: skip
+            ax.add_patch(arrow)
+        ax.text(
+            col + 0.5, row + 0.96, f"{100 * row_of[index]:.0f} %", ha="center", va="bottom",
+            path_effects=_halo(), zorder=6,
+        )  # fmt: skip
+    _frame_patch(ax, from_row, from_col)
+    ax.set_xlim(-0.03, cols + 0.03)
+    ax.set_ylim(rows + 0.03, -0.03)
+    return fig
