@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Imports torchvision, also beside a torch build that its compiled half does not fit (chapter 6)."""
+"""Imports torchvision, also beside a torch that its compiled half does not fit (chapter 6)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def import_torchvision() -> ModuleType:
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # the half that was imported before it stopped
         if not _declared:
-            library = torch.library.Library("torchvision", "DEF")  # noqa: TOR901
+            library = torch.library.Library("torchvision", "DEF")
             for schema in _SCHEMAS:
                 library.define(schema)
             _declared.append(library)
