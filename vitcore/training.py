@@ -564,7 +564,11 @@ def _write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> No
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     try:
         with replace_file(path) as temporary:
+            # safetensors makes files that only their owner can read, whatever the umask says.
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(tensors, temporary, metadata=metadata)
+            temporary.chmod(mode)
     except (SafetensorError, OSError) as error:
         raise OSError(
             f"could not write {path} ({error}): check the space on the disk and the permissions."
@@ -970,7 +974,7 @@ def fit(
         model.eval()
         text = f"stopped in epoch {min(epoch + 1, config.epochs)} of {config.epochs}; "
         if checkpoint is not None:
-            text += f"the {done} finished are in {checkpoint.path}, resume to go on from there."
+            text += f"what {done} finished epochs reached is in {checkpoint.path}, to be resumed."
         elif done:
             text += "the model holds the best weights of those finished; nothing is on disk."
         else:

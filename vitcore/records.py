@@ -1,0 +1,360 @@
+# SPDX-License-Identifier: MIT
+"""Records of training runs: written by a run, read from the checkout or from the repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .data import cache_dir
+from .training import LoadedModel, load_weights, replace_file
+
+if TYPE_CHECKING:
+    from .data import ImageDataset
+    from .recipes import Run
+
+__all__ = [
+    "REPOSITORY",
+    "RunRecord",
+    "index_runs",
+    "list_runs",
+    "load_record",
+    "load_run_weights",
+    "run_file",
+]
+
+# The one place where the repository's address is written as source; `make repository URL=...`
+# sets it here and in every copy.
+REPOSITORY = "https://github.com/example/vit-book"
+BRANCH = "main"
+
+RECORD = "record.json"
+WEIGHTS = "model.safetensors"
+FILES = (RECORD, WEIGHTS)
+
+_PACKAGE = Path(__file__).resolve().parent
+_INDEX = _PACKAGE / "runs.json"
+_TIMEOUT = 30.0
+
+
+# --- what a record holds ---------------------------------------------------------------------
+
+
+@dataclass
+class RunRecord:
+    """One training run, as record.json holds it.
+
+    command: what was typed, paths left out. commit: of the code, "-dirty" behind it where the
+    package differed; the package's version outside a checkout. source: where the images came
+    from; split: "official", "re-split", "stand-in" or "own". hardware: device, name, cores and
+    threads. parameters: their number. recipe: as data. wall_seconds: training with its
+    validation, over all parts of a resumed run; total_seconds: with the test at the end. epochs:
+    the history's rows. Accuracies lie in [0, 1]; val_accuracy is the chosen epoch's, on which the
+    choice was made, test_accuracy comes from the one look at the test images. confusion: counts
+    on the test images, row the true class. more: whatever else stands at the top level.
+    """
+
+    command: str
+    commit: str
+    date: str
+    seed: int
+    dataset: str
+    source: str
+    split: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    parameters: int
+    precision: str
+    recipe: dict[str, Any]
+    wall_seconds: float
+    total_seconds: float
+    epochs: list[dict[str, Any]]
+    best_epoch: int
+    val_accuracy: float
+    test_accuracy: float
+    test_loss: float
+    test_images: int
+    confusion: list[list[int]]
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        return {**values, **values.pop("more")}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], name: str = "the record") -> RunRecord:
+        """Checks what is there; ValueError names what is missing or out of range."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{name} must be a JSON object, not {type(values).__name__}.")
+        known = {f.name: f for f in dataclasses.fields(cls) if f.name != "more"}
+        missing = [key for key in known if key not in values]
+        if missing:
+            raise ValueError(f"{name} lacks {', '.join(missing)}.")
+        more = {key: value for key, value in values.items() if key not in known}
+        record = cls(**{key: values[key] for key in known}, more=more)
+        record._check(name)
+        return record
+
+    def _check(self, name: str) -> None:
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "str": str,
+            "int": int,
+            "float": (int, float),
+            "dict": dict,
+            "list": list,
+        }
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            kind = str(f.type).split("[")[0]
+            if not isinstance(value, kinds[kind]) or isinstance(value, bool):
+                raise ValueError(f"{f.name} in {name} must be of type {kind}, not {value!r}.")
+        for key in ("val_accuracy", "test_accuracy"):
+            if not 0 <= getattr(self, key) <= 1:
+                raise ValueError(
+                    f"{key} in {name} must lie between 0 and 1, not {getattr(self, key)}."
+                )
+        if not self.epochs:
+            raise ValueError(f"{name} holds no epoch.")
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write record.json, replaced at once; numbers of one row on one line."""
+        self._check(str(path))
+        with replace_file(path) as temporary:
+            temporary.write_text(_dump(self.to_dict()), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> RunRecord:
+        """FileNotFoundError where there is none, ValueError where it is not a record."""
+        path = Path(path)
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no run record at {path}: check the path.") from None
+        except ValueError as error:
+            raise ValueError(f"{path} is not valid JSON ({error}).") from error
+        return cls.from_dict(values, str(path))
+
+    @classmethod
+    def from_run(cls, run: Run, dataset: ImageDataset, command: str) -> RunRecord:
+        """The record of what `vitcore.recipes.train_recipe` did."""
+        best = run.history.best
+        return cls(
+            command=command,
+            commit=commit(),
+            date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            seed=run.recipe.train.seed,
+            dataset=dataset.name,
+            source=str(dataset.source),
+            split=dataset.source.split,
+            hardware=hardware(run.device),
+            versions=versions(),
+            parameters=sum(p.numel() for p in run.model.parameters()),
+            precision=run.precision,
+            recipe=run.recipe.to_dict(),
+            wall_seconds=round(run.seconds, 1),
+            total_seconds=round(run.seconds + run.test_seconds, 1),
+            epochs=[dict(row) for row in run.history],
+            best_epoch=best["epoch"],
+            val_accuracy=best["val_accuracy"],
+            test_accuracy=run.test["accuracy"],
+            test_loss=run.test["loss"],
+            test_images=int(run.test["count"]),
+            confusion=run.confusion.tolist(),
+        )
+
+
+def _dump(values: Mapping[str, Any]) -> str:
+    """JSON that a person can read: a line for each epoch and each row of the confusion matrix."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
+            rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
+            text = f"[\n{rows}\n  ]"
+        else:
+            text = json.dumps(value, indent=2).replace("\n", "\n  ")
+        lines.append(f"  {json.dumps(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def commit() -> str:
+    """The commit of the checkout that holds this package, else the package's version."""
+    from . import __version__
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(_PACKAGE), *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            # Looking must not take the lock that somebody's commit needs.
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+        ).stdout.strip()
+
+    try:
+        # Installed into a folder of somebody else's repository, the commit would be theirs.
+        git("ls-files", "--error-unmatch", "__init__.py")
+        dirty = git("status", "--porcelain", "--untracked-files=no", "--", ".")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return f"vitcore {__version__}"
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """What computed: the device's kind and name, usable cores, and torch's threads."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "device": device.type,
+        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def versions() -> dict[str, str]:
+    from . import __version__
+
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "vitcore": __version__,
+    }
+    if "torchvision" in sys.modules:
+        found["torchvision"] = importlib.metadata.version("torchvision")
+    return found
+
+
+# --- where a record comes from ---------------------------------------------------------------
+
+
+def _index() -> dict[str, dict[str, dict[str, Any]]]:
+    """Checksums and sizes of the files of all published runs, shipped with the package."""
+    try:
+        return json.loads(_INDEX.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _local_folders() -> list[Path]:
+    """Folders that may hold runs: VITCORE_RUNS, then runs/ above here and above the package."""
+    folders = []
+    if os.environ.get("VITCORE_RUNS"):
+        folders.append(Path(os.environ["VITCORE_RUNS"]))
+    for start in (Path.cwd(), _PACKAGE):
+        folders += [parent / "runs" for parent in (start, *start.parents)]
+    return folders
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _download(url: str, path: Path, sha256: str, size: int) -> None:
+    help_offline = (
+        "connect this machine to the network, or copy the repository's runs/ folder here and name "
+        "it in VITCORE_RUNS"
+    )
+    request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            # One byte more than it should be is enough to know that it is another file.
+            content = response.read(size + 1)
+    except (OSError, ValueError) as error:
+        raise OSError(f"could not download {url} ({error}): {help_offline}.") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise OSError(
+            f"{url} is not the file this version of vitcore knows (checksum differs): update "
+            f"vitcore, or {help_offline}."
+        )
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def run_file(name: str, file: str = RECORD) -> Path:
+    """The path of a run's file, fetched if need be.
+
+    Looked for in the folder that VITCORE_RUNS names, in runs/ above the current folder and above
+    the package (a checkout), in the user's cache, and at the repository's address, whose answer
+    must have the checksum shipped with this package. ValueError for a run that nobody knows,
+    OSError where it cannot be fetched.
+    """
+    if file not in FILES:
+        raise ValueError(f"a run holds {' and '.join(FILES)}, not {file!r}.")
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ValueError(f"a run's name is the name of its folder in runs/, not {name!r}.")
+    for folder in _local_folders():
+        if (folder / name / file).is_file():
+            return folder / name / file
+    entry = _index().get(name, {}).get(file)
+    if entry is None:
+        known = ", ".join(list_runs()) or "none"
+        raise ValueError(f"there is no {file} of a run named {name!r}: known runs are {known}.")
+    path = cache_dir() / "runs" / name / file
+    if not (path.is_file() and _sha256(path) == entry["sha256"]):
+        url = f"{REPOSITORY}/raw/{BRANCH}/runs/{name}/{file}"
+        _download(url, path, entry["sha256"], entry["bytes"])
+    return path
+
+
+def list_runs() -> list[str]:
+    """Names of the runs that `load_record` can give, sorted."""
+    names = set(_index())
+    for folder in _local_folders():
+        names |= {path.parent.name for path in folder.glob(f"*/{RECORD}")}
+    return sorted(names)
+
+
+def load_record(name: str) -> dict[str, Any]:
+    """The record of a run that the book shows, by its folder's name in runs/; see `run_file`."""
+    return RunRecord.read(run_file(name)).to_dict()
+
+
+def load_run_weights(name: str) -> LoadedModel:
+    """The model that a run of the book made; see `run_file` and `vitcore.training.load_weights`."""
+    return load_weights(run_file(name, WEIGHTS))
+
+
+def index_runs(
+    runs: str | os.PathLike[str] | None = None, index: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Check every record in runs/ and write the checksums of its files to vitcore/runs.json."""
+    folder = Path(runs) if runs is not None else _PACKAGE.parent / "runs"
+    found: dict[str, Any] = {}
+    for record in sorted(folder.glob(f"*/{RECORD}")):
+        RunRecord.read(record)
+        found[record.parent.name] = {
+            file: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            for file in FILES
+            if (path := record.parent / file).is_file()
+        }
+    with replace_file(_INDEX if index is None else index) as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
