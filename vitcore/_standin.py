@@ -23,14 +23,14 @@ VERSION = 1  # part of the file name in the cache: raise it when a drawing chang
 TRAIN, TEST = 15_000, 2_000
 
 
-def generate(name: str, seed: int = 0) -> dict[str, Any]:
-    """Draw 15,000 training and 2,000 test images of "mnist" or "cifar100", as arrays of a .npz.
+def generate(name: str, seed: int = 0, *, train: int = TRAIN, test: int = TEST) -> dict[str, Any]:
+    """Draw training and test images of "mnist" or "cifar100", as the arrays of a .npz file.
 
-    The same name and seed give the same images. Classes have equal shares.
+    The same arguments give the same images. Classes have equal shares.
     """
     classes, draw = {"mnist": (10, _digits), "cifar100": (100, _shapes)}[name]
     arrays: dict[str, Any] = {"split": "stand-in"}
-    for part, (suffix, count) in enumerate((("train", TRAIN), ("test", TEST))):
+    for part, (suffix, count) in enumerate((("train", train), ("test", test))):
         generator = torch.Generator().manual_seed(2 * seed + part)
         labels = torch.arange(count) % classes
         labels = labels[torch.randperm(count, generator=generator)]

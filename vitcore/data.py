@@ -601,42 +601,42 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _fetch(file: str, md5: str, mirrors: Sequence[str], folder: Path) -> bytes:
+def _fetch(file: str, md5: str, mirrors: list[str], folder: Path) -> bytes:
     """Download one file with torchvision until its checksum is right, from mirror after mirror."""
     import_torchvision()
     from torchvision.datasets.utils import check_integrity, download_url
 
     problems = []
-    for mirror in mirrors:
+    for mirror in list(mirrors):
         address = mirror.rstrip("/") + "/" + file
+        path = folder / file
         problem = ""
         for _ in range(DOWNLOAD_ATTEMPTS):
-            path = folder / file
             path.unlink(missing_ok=True)
             try:
                 # torchvision prints a line for each retry; what matters is in the error below.
                 with _socket_timeout(DOWNLOAD_TIMEOUT), contextlib.redirect_stdout(io.StringIO()):
                     download_url(address, str(folder), filename=file, md5=md5)
+                mirrors.remove(mirror)  # the next file is asked for here first
+                mirrors.insert(0, mirror)
                 return path.read_bytes()
             except (OSError, http.client.HTTPException, RuntimeError, ValueError) as error:
                 if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                if path.exists() and not check_integrity(str(path), md5):
-                    problem = f"{path.stat().st_size} bytes arrived, with a wrong checksum"
-                else:
-                    problem = str(error) or type(error).__name__
+                problem = str(error) or type(error).__name__
+            if not path.exists() or check_integrity(str(path), md5):
+                break  # nothing arrived: asking the same server again would give the same
+            problem = f"{path.stat().st_size} bytes arrived, with a wrong checksum"
         problems.append(f"{address}: {problem}")
     raise DataUnavailableError("; ".join(problems))
 
 
 def _download(name: str, cache: Path, mirrors: Sequence[str] | None) -> dict[str, Any]:
     """Fetch a data set, keep it in the cache as NAME.npz and return its arrays."""
+    ask = list(mirrors or MIRRORS[name])
     try:
         with _workspace(cache) as folder:
-            raw = {
-                file: _fetch(file, md5, mirrors or MIRRORS[name], folder)
-                for file, md5 in FILES[name].items()
-            }
+            raw = {file: _fetch(file, md5, ask, folder) for file, md5 in FILES[name].items()}
     except DataUnavailableError as error:
         raise DataUnavailableError(
             f"{name} could not be downloaded. {_advice(name)} ({error})"
@@ -756,15 +756,17 @@ def load_dataset(
         found = _find(name, folder)
         if found:
             return build(found[0], f"{found[1]} in a directory", found[2])
+    found = None
     try:
         found = _find(name, cache)
         if found:
-            return build(found[0], f"{found[1]} in the cache", found[2])
+            _check_arrays(found[0], KNOWN[name], found[2])
     except ValueError as error:
         # Whatever broke the cached copy, it can be had again.
-        if "validation is" in str(error):
-            raise
         warnings.warn(f"the cached copy is not used: {error}", stacklevel=2)
+        found = None
+    if found:
+        return build(found[0], f"{found[1]} in the cache", found[2])
     if wanted:
         return drawn()
     return build(_download(name, cache, mirrors), "download", f"the download of {name}")
@@ -899,3 +901,264 @@ def _check_batches(
         raise ValueError(f"every value of std must be above zero, given {tuple(std)}")
     if not 0 <= rank < world_size:
         raise ValueError(f"rank lies between 0 and world_size - 1 = {world_size - 1}, given {rank}")
+
+
+# --------------------------------------------------------------------------------------------------
+# Images of one's own
+# --------------------------------------------------------------------------------------------------
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+
+
+def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
+    """Bring uint8, uint16, bool or floating point values in [0, 1] to uint8."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.uint16:
+        return np.round(values / 257).astype(np.uint8)
+    if np.issubdtype(values.dtype, np.floating):
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"{path} holds floating point values outside [0, 1]: scale them, or store uint8"
+            )
+        return np.round(values * 255).astype(np.uint8)
+    raise ValueError(
+        f"{path} holds values of the type {values.dtype}: store uint8, uint16 or floating point "
+        "values in [0, 1]"
+    )
+
+
+def _decode(path: Path) -> np.ndarray:
+    """Read an image file as uint8 (H, W, C), with as many channels as the file has."""
+    if path.suffix.lower() == ".npy":
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
+        if values.ndim == 2:
+            values = values[..., None]
+        if values.ndim != 3 or 0 in values.shape:
+            raise ValueError(
+                f"{path} has the shape {values.shape}, but must be (H, W) or (H, W, C)"
+            )
+        return _to_bytes(values, path)
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            picture: Image.Image = ImageOps.exif_transpose(file)  # as the camera was held
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if picture.mode.startswith("I"):  # 16 bits a pixel; some versions of Pillow widen it to 32
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{path} has more than 16 bits a pixel: store 8 or 16")
+        return _to_bytes(values.astype(np.uint16), path)[..., None]
+    if picture.mode == "F":
+        return _to_bytes(np.asarray(picture), path)[..., None]
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        # What shows through is white, as on paper; dropping alpha would show what lay beneath it.
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        paper.alpha_composite(picture)
+        grey = file.mode in ("LA", "La")
+        picture = paper.convert("L" if grey else "RGB")
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))[..., None]
+    return np.asarray(picture.convert("RGB"))
+
+
+def _check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    sides = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+    if len(sides) != 2 or any(
+        isinstance(s, bool) or not isinstance(s, int) or s < 1 for s in sides
+    ):
+        raise ValueError(
+            f"image_size is a whole number above zero or (height, width), given {image_size!r}"
+        )
+    return sides[0], sides[1]
+
+
+def _fit(values: np.ndarray, size: tuple[int, int], channels: int | None, path: Path) -> Tensor:
+    """Give uint8 (H, W, C) the wanted channels, resize it to cover ``size`` and cut its centre."""
+    given = values.shape[2]
+    if channels is not None and given != channels:
+        if (given, channels) == (1, 3):
+            values = values.repeat(3, axis=2)
+        elif (given, channels) == (3, 1):  # the luma of ITU-R 601, as Pillow and MNIST tools do
+            values = np.round(values @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
+        else:
+            raise ValueError(
+                f"{path} has {given} channels, but {channels} are wanted: only grey (1) and "
+                "colour (3) can be turned into each other"
+            )
+    image = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
+    height, width = image.shape[1:]
+    factor = max(size[0] / height, size[1] / width)
+    covering = (max(round(height * factor), size[0]), max(round(width * factor), size[1]))
+    if covering != (height, width):
+        image = torch.nn.functional.interpolate(
+            image[None].float(), covering, mode="bilinear", antialias=True, align_corners=False
+        )[0]
+        image = image.round().clamp(0, 255).to(torch.uint8)
+    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
+    return image[:, top : top + size[0], left : left + size[1]].contiguous()
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    image_size: int | tuple[int, int],
+    channels: int | None = None,
+    *,
+    invert: bool = False,
+) -> Tensor:
+    """Read one picture as uint8 (C, H, W): resized to cover the size, then cut about its centre.
+
+    channels=1 turns colour into grey, 3 repeats grey, None keeps what the file has (transparent
+    places become white). A .npy file holds (H, W) or (H, W, C) with any number of channels; 16-bit
+    values are brought to 8. invert=True swaps dark and light: MNIST is white on black, ink on
+    paper is not.
+
+    Raises ValueError that names a file which cannot be read, FileNotFoundError.
+    """
+    size = _check_image_size(image_size)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    image = _fit(_decode(file), size, channels, file)
+    return 255 - image if invert else image
+
+
+def _count_share(name: str, share: float | int, total: int) -> int:
+    """Turn a fraction below 1, or a number of images, into a number of images."""
+    whole = isinstance(share, int) and not isinstance(share, bool)
+    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share < total:
+        raise ValueError(
+            f"{name} is a fraction from 0 to below 1 or a number of images below {total}, "
+            f"given {share!r}"
+        )
+    if not whole and share >= 1:
+        raise ValueError(f"{name} as a fraction lies below 1, given {share}")
+    return int(share) if whole else max(round(share * total), 1 if share else 0)
+
+
+def load_folder(
+    path: str | os.PathLike[str],
+    *,
+    image_size: int | tuple[int, int],
+    channels: int | None = None,
+    validation: float | int = 0.1,
+    test: float | int = 0.1,
+    seed: int = 0,
+) -> ImageDataset:
+    """Load one's own images: every sub-folder of ``path`` is a class and holds its images.
+
+    Grey and colour pictures in the usual formats, or .npy arrays (H, W, C) with any number of
+    channels. channels=None takes three if any picture has colour, else one; .npy files must agree.
+    Every image is resized to cover ``image_size`` and cut about its centre.
+
+    validation and test are fractions of all images, or numbers of them. They are drawn class by
+    class from a hash of each image and ``seed``, as in load_dataset; at least one image of each
+    class is left for training.
+
+    Raises FileNotFoundError and ValueError, with a sentence that names the folder or the file.
+    """
+    root = Path(path).expanduser()
+    size = _check_image_size(image_size)
+    _check_seed(seed)
+    if channels is not None and (isinstance(channels, bool) or channels < 1):
+        raise ValueError(f"channels is a whole number above zero or None, given {channels!r}")
+    files = _class_files(root)
+    # Read once to small tensors, with the channels that each file has.
+    images = [[_fit(_decode(f), size, channels, f) for f in group] for group in files.values()]
+    channels = channels or _common_channels(images, list(files.values()))
+    stacked = torch.stack(
+        [
+            _fit(image.permute(1, 2, 0).numpy(), size, channels, file)
+            for group, names in zip(images, files.values(), strict=True)
+            for image, file in zip(group, names, strict=True)
+        ]
+    )
+    counts = np.array([len(group) for group in images])
+    labels = np.repeat(np.arange(len(counts)), counts)
+    n_test = _count_share("test", test, len(labels))
+    n_val = _count_share("validation", validation, len(labels))
+    if n_val + n_test > len(labels) - len(counts):
+        raise ValueError(
+            f"{root} holds {len(labels)} images of {len(counts)} classes: with {n_val} for "
+            f"validation and {n_test} for the test no class would keep one for training; add "
+            "images or make validation and test smaller"
+        )
+    digests = _digests(stacked.numpy(), np.zeros(len(labels), np.uint8))
+    order = np.argsort(_ranks(digests, seed), kind="stable")
+    held = _held_out(labels[order], n_val + n_test, len(counts), spare=1)
+    held_order = order[held]
+    tested = _held_out(labels[held_order], n_test, len(counts))
+
+    def part(keep: np.ndarray) -> Split:
+        return Split(stacked[torch.from_numpy(keep)], torch.from_numpy(labels[keep]))
+
+    train = part(order[~held])
+    mean, std = _statistics(_histograms(train.images.permute(0, 2, 3, 1).numpy()))
+    return ImageDataset(
+        name="folder",
+        train=train,
+        val=part(held_order[~tested]),
+        test=part(held_order[tested]),
+        classes=list(files),
+        mean=mean,
+        std=std,
+        source=Source("own", f"{len(labels):,} images in {len(counts)} folders"),
+    )
+
+
+def _class_files(root: Path) -> dict[str, list[Path]]:
+    """The image files of each sub-folder, both in alphabetical order."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"there is no directory {root}")
+    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(folders) < 2:
+        raise ValueError(
+            f"{root} has {len(folders)} sub-folder{'s' if len(folders) != 1 else ''}: make one for "
+            "each class, at least two, and put its images there"
+        )
+    parts = {"train", "training", "test", "testing", "val", "valid", "validation"}
+    if {folder.name.lower() for folder in folders} <= parts:
+        raise ValueError(
+            f"the sub-folders of {root} are {', '.join(f.name for f in folders)}, which are parts "
+            "and not classes: name one of them, or put the classes side by side"
+        )
+    files = {}
+    for folder in folders:
+        suffixes = (*IMAGE_SUFFIXES, ".npy")
+        found = sorted(
+            p
+            for p in folder.iterdir()
+            if p.is_file() and p.suffix.lower() in suffixes and not p.name.startswith(".")
+        )
+        if not found:
+            raise ValueError(
+                f"{folder} holds no images: remove it, or put files there that end in one of "
+                f"{', '.join(suffixes)}"
+            )
+        files[folder.name] = found
+    return files
+
+
+def _common_channels(images: list[list[Tensor]], files: list[list[Path]]) -> int:
+    """Three if grey and colour are mixed, else what all images have."""
+    first: dict[int, Path] = {}
+    for group, names in zip(images, files, strict=True):
+        for image, file in zip(group, names, strict=True):
+            first.setdefault(image.shape[0], file)
+    if set(first) <= {1, 3}:
+        return max(first)
+    if len(first) > 1:
+        listed = ", ".join(f"{n} in {file}" for n, file in sorted(first.items()))
+        raise ValueError(f"the images differ in their number of channels: {listed}")
+    return next(iter(first))
