@@ -26,7 +26,7 @@ $(STAMP): requirements.txt pyproject.toml
 venv: $(STAMP)  ## make .venv and install the requirements and vitcore
 
 book: $(STAMP)  ## build the website into _build/html, warnings are errors
-	$(PY) -m jupyter_book build . -W --keep-going --quiet
+	$(VENV)/bin/jupyter-book build . -W --keep-going --all -q
 	@$(PY) -m tools.build_wheel $(SITE)/dist
 	@echo
 	@echo "The book is built. Open this file in a browser: $(CURDIR)/$(SITE)/index.html"

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: MIT
+"""Bring what is derived from runs/ up to date: make runs-index.
+
+Writes the checksums that vitcore ships (vitcore/runs.json) and the table of results in README.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- results begin -->", "<!-- results end -->"
+NONE_YET = "No run is recorded yet."
+
+
+def record_paths(root: Path = ROOT) -> list[Path]:
+    """Return the records of all runs, by name."""
+    return sorted((root / "runs").glob("*/record.json"))
+
+
+def share(value: float) -> str:
+    """Say a share of one in per cent."""
+    return f"{100 * value:.2f} %"
+
+
+def minutes(seconds: float) -> str:
+    """Say seconds as minutes and seconds."""
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s"
+
+
+def seeds_apart(values: list[float]) -> str:
+    """Say the mean, and the range where there are several."""
+    mean = share(sum(values) / len(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean} ({100 * min(values):.2f} to {100 * max(values):.2f})"
+
+
+def results_table(root: Path = ROOT, address: str = "") -> str:
+    """Return a Markdown table with one row for each of vitcore's recipes that has records.
+
+    ``address`` stands before the links to the records; empty, they are relative to the root.
+    """
+    from vitcore.recipes import RECIPES
+
+    groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
+    for path in record_paths(root):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        name = record["recipe"].get("name")
+        # Runs made for a comparison inside a chapter have no recipe of this name, or shortened it.
+        if name in RECIPES and record["recipe"]["train"]["epochs"] == RECIPES[name].train.epochs:
+            key = (record["dataset"], name, record["split"])
+            groups.setdefault(key, []).append((path.parent.name, record))
+    if not groups:
+        return NONE_YET
+    lines = [
+        "| images | recipe | parameters | test accuracy | training time | hardware | records |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for (dataset, recipe, split), runs in sorted(groups.items()):
+        records = [record for _, record in runs]
+        seconds = [record["wall_seconds"] for record in records]
+        hardware = sorted(
+            {f"{r['hardware']['name']}, {r['hardware']['cores']} cores" for r in records}
+        )
+        links = [
+            f"[seed {record['seed']}]({address}runs/{name}/record.json)" for name, record in runs
+        ]
+        cells = [
+            f"{dataset} ({split} split)",
+            f"`{recipe}`",
+            f"{records[0]['parameters']:,}",
+            seeds_apart([record["test_accuracy"] for record in records]),
+            minutes(sum(seconds) / len(seconds)),
+            "; ".join(hardware),
+            ", ".join(links),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def fill(text: str, table: str) -> str:
+    """Put ``table`` between the marks in ``text``.
+
+    Raises:
+        ValueError: if the marks are not there.
+    """
+    if BEGIN not in text or END not in text:
+        raise ValueError(f"README.md lacks the marks {BEGIN} and {END}.")
+    pattern = re.compile(f"{re.escape(BEGIN)}.*?{re.escape(END)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{BEGIN}\n{table}\n{END}", text)
+
+
+def main() -> None:
+    """Write the index and the table."""
+    from vitcore.records import index_runs
+
+    found = index_runs()
+    print(f"Indexed {len(found)} runs in vitcore/runs.json")
+    readme = ROOT / "README.md"
+    readme.write_text(fill(readme.read_text(encoding="utf-8"), results_table()), encoding="utf-8")
+    print("Wrote the table of results into README.md")
+
+
+if __name__ == "__main__":
+    main()
