@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Pictures of data, of training and of attention in the book's one style, used by every chapter.
 
-Every function returns a matplotlib Figure and leaves pyplot alone; `show` puts the figure into
+Every function returns a matplotlib Figure and leaves pyplot alone; ``show`` puts the figure into
 a notebook as an image with alternative text. Tensors and arrays are taken alike.
 """
 
@@ -132,7 +132,7 @@ def use_style() -> None:
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """The book's style inside a `with` block or a decorated function, the old one afterwards."""
+    """The book's style inside a ``with`` block or a decorated function, the old one afterwards."""
     with matplotlib.rc_context(STYLE):
         yield
 
@@ -190,7 +190,7 @@ def to_png(fig: Figure, *, dpi: int = DPI, colours: int = 256) -> bytes:
 
 
 def to_html(fig: Figure, alt: str) -> str:
-    """An `<img>` element with the figure inside it and `alt` as its alternative text."""
+    """An ``<img>`` element with the figure inside it and ``alt`` as its alternative text."""
     width = round(fig.get_figwidth() * CSS_PIXELS_PER_INCH)
     data = base64.b64encode(to_png(fig)).decode("ascii")
     return (
@@ -202,14 +202,13 @@ def to_html(fig: Figure, alt: str) -> str:
 def show(fig: Figure, alt: str) -> None:
     """Show a figure in a notebook, with alternative text for readers who cannot see it.
 
-    The output is an `<img>` element (text/html), which keeps its text on the site, in Colab and
+    The output is an ``<img>`` element (text/html), which keeps its text on the site, in Colab and
     in the .ipynb file; where only plain text is shown, the alternative text stands alone.
     The figure is closed. Outside a notebook nothing happens.
 
-    Parameters
-    ----------
-    fig: the figure.
-    alt: one or two sentences that say what the picture shows.
+    Args:
+        fig: the figure.
+        alt: one or two sentences that say what the picture shows.
     """
     if not isinstance(fig, Figure):
         raise TypeError(
@@ -242,7 +241,7 @@ def _in_notebook() -> bool:
 
 
 def _array(values: Any, name: str, dims: int | tuple[int, ...] | None = None) -> np.ndarray:
-    """Any tensor or array as a NumPy array; a ValueError when its rank is not one of `dims`."""
+    """Any tensor or array as a NumPy array; a ValueError when its rank is not one of ``dims``."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         if values.is_floating_point():
@@ -288,6 +287,11 @@ def _pixels(images: Any, name: str, batch: bool) -> np.ndarray:
     return array if batch else array[0]
 
 
+def as_pixels(image: Any, name: str) -> np.ndarray:
+    """One image (C, H, W), uint8 or float in [0, 1], as floats (H, W, C); errors name it."""
+    return _pixels(image, name, batch=False)
+
+
 def _draw_image(ax: Any, image: np.ndarray, **options: Any) -> None:
     if image.shape[-1] == 1:
         ax.imshow(image[..., 0], cmap="gray", vmin=0, vmax=1, **options)
@@ -303,7 +307,7 @@ def _figure(
         raise ValueError(
             f"figsize is {width:g} in wide, but at most {MAX_WIDTH:g} in can be read on a page."
         )
-    lines = _wrap(title, width) if title else []
+    lines = wrap_title(title, width)
     if figsize is None:
         height += 0.22 * len(lines)
     fig = Picture(figsize=(width, height), layout="constrained")
@@ -312,14 +316,15 @@ def _figure(
     return fig
 
 
-def _wrap(text: str, width: float) -> list[str]:
+def wrap_title(text: str | None, width: float) -> list[str]:
+    """A title's lines in a figure ``width`` inches wide; none without a title."""
     # Bold DejaVu Sans of 11 points takes about 0.105 in for each letter.
     room = max(8, int(width / 0.105))
-    return [line for part in text.split("\n") for line in textwrap.wrap(part, room)]
+    return [line for part in (text or "").split("\n") for line in textwrap.wrap(part, room)]
 
 
 def _names(labels: Any, count: int, classes: Sequence[str] | None, name: str) -> list[str]:
-    """One text for each of `count` labels, through the class names where they are given."""
+    """One text for each of ``count`` labels, through the class names where they are given."""
     items = labels.tolist() if hasattr(labels, "tolist") else list(labels)
     if len(items) != count:
         raise ValueError(f"{name} has {len(items)} entries for {count} images: give one for each.")
@@ -357,7 +362,8 @@ def _columns(columns: int | None, default: int, count: int) -> int:
     return max(1, min(columns or default, count))
 
 
-def _halo(colour: str = "white", width: float = 3.0) -> list[withStroke]:
+def halo(colour: str = "white", width: float = 3.0) -> list[withStroke]:
+    """A white edge around text that stands on a picture."""
     return [withStroke(linewidth=width, foreground=colour)]
 
 
@@ -376,12 +382,11 @@ def show_images(
 ) -> Figure:
     """Images side by side, each with its label above it.
 
-    Parameters
-    ----------
-    images: (B, C, H, W), uint8 or float in [0, 1], C 1 or 3.
-    labels: B texts or numbers; with `classes`, numbers that are looked up there.
-    columns: images in a row; without it, as many as the labels leave room for (3 to 8).
-    title: ends with `dataset.source.note` where the images are of a data set.
+    Args:
+        images: (B, C, H, W), uint8 or float in [0, 1], C 1 or 3.
+        labels: B texts or numbers; with ``classes``, numbers that are looked up there.
+        columns: images in a row; without it, as many as the labels leave room for (3 to 8).
+        title: ends with ``dataset.source.note`` where the images are of a data set.
     """
     pixels = _pixels(images, "images", batch=True)
     count = len(pixels)
@@ -418,11 +423,10 @@ def plot_mistakes(
 ) -> Figure:
     """Images that a model got wrong, with the true class and what the model said.
 
-    Parameters
-    ----------
-    images: (B, C, H, W), uint8 or float in [0, 1].
-    true, predicted: B class numbers (or texts, without `classes`).
-    confidence: B probabilities in [0, 1] that the model gave to its answer.
+    Args:
+        images: (B, C, H, W), uint8 or float in [0, 1].
+        true, predicted: B class numbers (or texts, without ``classes``).
+        confidence: B probabilities in [0, 1] that the model gave to its answer.
     """
     pixels = _pixels(images, "images", batch=True)
     count = len(pixels)
@@ -464,10 +468,9 @@ def plot_history(
 ) -> Figure:
     """Loss and accuracy, epoch by epoch, for training and validation.
 
-    Parameters
-    ----------
-    history: a `History` of vitcore.training, or any sequence of rows (dicts) that hold "epoch"
-        and some of "train_loss", "val_loss", "train_accuracy", "val_accuracy" (0 to 1).
+    Args:
+        history: a ``History`` of vitcore.training, or any sequence of rows (dicts) that hold
+            "epoch" and some of "train_loss", "val_loss", "train_accuracy", "val_accuracy" (0 to 1).
     """
     rows = [dict(row) for row in history]
     if not rows:
@@ -518,10 +521,9 @@ def plot_confusion(
     The colour shows the mistakes alone, since the diagonal would drown them; with at most
     12 classes the counts are written into the cells.
 
-    Parameters
-    ----------
-    matrix: (K, K) counts, rows the true class, columns the predicted one.
-    classes: K names.
+    Args:
+        matrix: (K, K) counts, rows the true class, columns the predicted one.
+        classes: K names.
     """
     counts = _array(matrix, "matrix", 2)
     size = len(counts)
@@ -582,16 +584,15 @@ def plot_lines(
 ) -> Figure:
     """Curves over one x axis; several seeds give their mean and their spread.
 
-    Parameters
-    ----------
-    x: (n,) values shared by all lines.
-    lines: label -> (n,), or (seeds, n), of which the mean is drawn.
-    log: "x", "y", or True for both axes.
-    fit: "power" adds y = a x^b as fitted in logarithms and gives b in the legend; a whole number
-        adds the polynomial of that degree. With a fit, measured values are points.
-    spread: "band" from the least to the greatest seed, or every seed as "points".
-    reference: label -> y, drawn as dashed horizontal lines.
-    markers: points on the lines; without it, where there are at most 20.
+    Args:
+        x: (n,) values shared by all lines.
+        lines: label -> (n,), or (seeds, n), of which the mean is drawn.
+        log: "x", "y", or True for both axes.
+        fit: "power" adds y = a x^b as fitted in logarithms and gives b in the legend; a whole
+            number adds the polynomial of that degree. With a fit, measured values are points.
+        spread: "band" from the least to the greatest seed, or every seed as "points".
+        reference: label -> y, drawn as dashed horizontal lines.
+        markers: points on the lines; without it, where there are at most 20.
     """
     xs = _array(x, "x", 1).astype(float)
     if not lines:
@@ -698,14 +699,13 @@ def plot_bars(
 ) -> Figure:
     """One horizontal bar for each label; several seeds give the mean, every seed and the range.
 
-    Parameters
-    ----------
-    values: label -> a number, or a sequence with one number for each seed.
-    lower: where the axis begins. Away from zero a bar's length would mislead, so that points
-        are drawn instead of bars.
-    reference: label -> x, drawn as dashed vertical lines.
-    highlight: labels to draw in another colour.
-    number_format: how the mean is written beside its bar.
+    Args:
+        values: label -> a number, or a sequence with one number for each seed.
+        lower: where the axis begins. Away from zero a bar's length would mislead, so that points
+            are drawn instead of bars.
+        reference: label -> x, drawn as dashed vertical lines.
+        highlight: labels to draw in another colour.
+        number_format: how the mean is written beside its bar.
     """
     if not values:
         raise ValueError("values holds no bar, but at least one is needed.")
@@ -737,7 +737,7 @@ def plot_bars(
             )  # fmt: skip
         ax.annotate(
             number_format.format(mean), (seeds.max(), row), xytext=(7, 0),
-            textcoords="offset points", va="center", path_effects=_halo(),
+            textcoords="offset points", va="center", path_effects=halo(),
         )  # fmt: skip
     for i, (label, value) in enumerate((reference or {}).items()):
         ax.axvline(
@@ -779,13 +779,12 @@ def plot_heatmap(
 ) -> Figure:
     """A matrix, or several side by side, as coloured cells on one scale.
 
-    Parameters
-    ----------
-    matrix: (rows, columns), as attention weights (N, N): row the query, column the key;
-        or (m, rows, columns), as those of m heads.
-    titles: m texts above the matrices.
-    annotate: write the numbers into the cells; without it, where they fit.
-    diverging: colours for values on both sides of zero.
+    Args:
+        matrix: (rows, columns), as attention weights (N, N): row the query, column the key;
+            or (m, rows, columns), as those of m heads.
+        titles: m texts above the matrices.
+        annotate: write the numbers into the cells; without it, where they fit.
+        diverging: colours for values on both sides of zero.
     """
     array = _array(matrix, "matrix", (2, 3)).astype(float)
     stack = array if array.ndim == 3 else array[None]
@@ -899,7 +898,7 @@ def _cut(image: np.ndarray, patch_size: int) -> tuple[np.ndarray, tuple[int, int
 
 
 def _number_step(cell: float, largest: int) -> int:
-    """Every how many-th patch has room for its number, in cells of `cell` inches."""
+    """Every how many-th patch has room for its number, in cells of ``cell`` inches."""
     return max(1, math.ceil((0.1 * len(str(largest)) + 0.06) / cell))
 
 
@@ -916,12 +915,11 @@ def show_patches(
 ) -> Figure:
     """An image cut into its patches, with gaps between them, numbered row by row from 0.
 
-    Parameters
-    ----------
-    image: (C, H, W), uint8 or float in [0, 1].
-    patch_size: P, which must divide H and W.
-    gap: the space between patches, as a part of a patch.
-    highlight: numbers of patches to frame.
+    Args:
+        image: (C, H, W), uint8 or float in [0, 1].
+        patch_size: P, which must divide H and W.
+        gap: the space between patches, as a part of a patch.
+        highlight: numbers of patches to frame.
     """
     pixels = _pixels(image, "image", batch=False)
     patches, (rows, cols) = _cut(pixels, patch_size)
@@ -946,7 +944,7 @@ def show_patches(
         if numbers and row % step == 0 and col % step == 0:
             ax.text(
                 left + 0.05, top + 0.04, str(index), ha="left", va="top", zorder=3,
-                path_effects=_halo(),
+                path_effects=halo(),
             )  # fmt: skip
     ax.set_xlim(-0.04, cols * (1 + gap) - gap + 0.04)
     ax.set_ylim(rows * (1 + gap) - gap + 0.04, -0.04)
@@ -978,14 +976,13 @@ def show_token_sequence(
 
     Under each token stands its patch's number in the image.
 
-    Parameters
-    ----------
-    image: (C, H, W), uint8 or float in [0, 1].
-    patch_size: P, which must divide H and W.
-    order: N patch numbers, to show the sequence in another order.
-    class_token: put a class token in front.
-    columns: tokens in a row of the picture; without it, 8 or the width of the image's grid.
-    highlight: numbers of patches to frame.
+    Args:
+        image: (C, H, W), uint8 or float in [0, 1].
+        patch_size: P, which must divide H and W.
+        order: N patch numbers, to show the sequence in another order.
+        class_token: put a class token in front.
+        columns: tokens in a row of the picture; without it, 8 or the width of the image's grid.
+        highlight: numbers of patches to frame.
     """
     pixels = _pixels(image, "image", batch=False)
     patches, (_, cols) = _cut(pixels, patch_size)
@@ -1051,12 +1048,11 @@ def plot_similarity(
     patch's row in the table with the row of the framed patch. Where no similarity is below zero
     the scale begins near the least one.
 
-    Parameters
-    ----------
-    table: (N, D) or (1, N, D), one row a token.
-    grid: (rows, columns) with rows * columns = N - prefix_tokens.
-    patches: numbers of the patches to frame; without it, nine spread over the grid.
-    prefix_tokens: rows in front that belong to no patch (class token, registers); left out.
+    Args:
+        table: (N, D) or (1, N, D), one row a token.
+        grid: (rows, columns) with rows * columns = N - prefix_tokens.
+        patches: numbers of the patches to frame; without it, nine spread over the grid.
+        prefix_tokens: rows in front that belong to no patch (class token, registers); left out.
     """
     rows_of = _array(table, "table", (2, 3)).astype(float)
     if rows_of.ndim == 3:
@@ -1166,14 +1162,13 @@ def plot_attention_map(
 
     Each picture is scaled to its own greatest weight, which is written above it.
 
-    Parameters
-    ----------
-    image: (C, H, W), uint8 or float in [0, 1].
-    weights: (N,), the row of the query; or (m, N), as one row for each head.
-    query: the number of the patch that asks, framed in the image (None for a class token).
-    grid: (rows, columns) of the patches; without it, a square.
-    prefix_tokens: weights in front that belong to no patch; left out.
-    titles: m texts, as ["head 0", ...].
+    Args:
+        image: (C, H, W), uint8 or float in [0, 1].
+        weights: (N,), the row of the query; or (m, N), as one row for each head.
+        query: the number of the patch that asks, framed in the image (None for a class token).
+        grid: (rows, columns) of the patches; without it, a square.
+        prefix_tokens: weights in front that belong to no patch; left out.
+        titles: m texts, as ["head 0", ...].
     """
     pixels = _pixels(image, "image", batch=False)
     maps, (rows, cols) = _patch_weights(weights, grid, prefix_tokens, (1, 2))
@@ -1224,14 +1219,13 @@ def plot_attention_arrows(
 ) -> Figure:
     """Arrows from one patch to the patches it looks at, the wider the greater the weight.
 
-    Parameters
-    ----------
-    image: (C, H, W), uint8 or float in [0, 1].
-    weights: (N,), the row of the query.
-    query: the number of the patch that asks.
-    grid: (rows, columns) of the patches; without it, a square.
-    prefix_tokens: weights in front that belong to no patch; left out.
-    top: how many of the greatest weights to draw, each with its share in per cent.
+    Args:
+        image: (C, H, W), uint8 or float in [0, 1].
+        weights: (N,), the row of the query.
+        query: the number of the patch that asks.
+        grid: (rows, columns) of the patches; without it, a square.
+        prefix_tokens: weights in front that belong to no patch; left out.
+        top: how many of the greatest weights to draw, each with its share in per cent.
     """
     pixels = _pixels(image, "image", batch=False)
     maps, (rows, cols) = _patch_weights(weights, grid, prefix_tokens, (1,))
@@ -1260,12 +1254,12 @@ def plot_attention_arrows(
                 (from_col + 0.5, from_row + 0.5), (col + 0.5, row + 0.5),
                 arrowstyle="-|>", mutation_scale=10 + 14 * share, linewidth=1.0 + 5.0 * share,
                 color=ROLES["attention"], connectionstyle="arc3,rad=0.12", shrinkA=6, shrinkB=2,
-                zorder=4, path_effects=_halo("white", 1.0 + 5.0 * share + 2.0),
+                zorder=4, path_effects=halo("white", 1.0 + 5.0 * share + 2.0),
             )  # fmt: skip
             ax.add_patch(arrow)
         ax.text(
             col + 0.5, row + 0.96, f"{100 * row_of[index]:.0f} %", ha="center", va="bottom",
-            path_effects=_halo(), zorder=6,
+            path_effects=halo(), zorder=6,
         )  # fmt: skip
     _frame_patch(ax, from_row, from_col)
     ax.set_xlim(-0.03, cols + 0.03)
