@@ -156,7 +156,8 @@ class ViT(nn.Module):
 
     Linear maps and the patch projection start from a normal distribution of standard deviation
     ``init_std`` (0.02) truncated at two of them, class and register tokens and positions from the
-    same with 0.02, biases at zero, norms at the identity. There are no persistent buffers: ``state_dict`` holds parameters alone.
+    same with 0.02, biases at zero, norms at the identity. There are no persistent buffers:
+    ``state_dict`` holds parameters alone.
 
     Raises:
         TypeError, ValueError: one sentence on the first option that does not fit.
