@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import inspect
 import json
@@ -89,6 +90,8 @@ class TrainConfig:
     clip_norm: largest norm of the gradient of all parameters together; None for no limit.
     precision: "auto" is bf16 on CUDA devices that compute in it, fp16 with a loss scaler on older
         ones, fp32 everywhere else.
+    ema: decay of the moving average of the weights (Polyak and Juditsky, 1992), which is then what
+        is validated and kept: 0.998 averages over some 500 steps; 0 for none.
     seed: of the random numbers drawn during training (drop path and the like).
     """
 
@@ -104,6 +107,7 @@ class TrainConfig:
     label_smoothing: float = 0.0
     clip_norm: float | None = 1.0
     precision: str = "auto"
+    ema: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -134,6 +138,8 @@ class TrainConfig:
             raise ValueError(
                 f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing}."
             )
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, such as 0.998, not {self.ema}.")
         if self.clip_norm is not None and not self.clip_norm > 0:
             raise ValueError(
                 f"clip_norm must be above 0, not {self.clip_norm}; use None for no clipping."
@@ -395,6 +401,26 @@ def learning_rate(step: int, config: TrainConfig, steps_per_epoch: int) -> float
     )
 
 
+class WeightAverage:
+    """A copy of the model whose weights follow the trained ones slowly: after each step
+    average += (1 - d) (weights - average), which evens out the jitter of the last few hundred
+    steps. The decay d starts low, min(decay, (1 + step) / (10 + step)), so that the first weights
+    are forgotten; evaluate `.model`."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
+        self.decay = decay
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move the average towards the weights after step `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        average, current = self.model.state_dict(), unwrap(model).state_dict()
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(average.values()), [current[name] for name in average], 1 - decay
+            )
+
+
 # --- evaluation ------------------------------------------------------------------------------
 
 
@@ -600,6 +626,7 @@ class _State:
 
     model: Weights
     best: Weights | None = None
+    average: Weights | None = None
     history: History = field(default_factory=History)
 
 
@@ -690,8 +717,8 @@ class _Checkpoint:
         device: torch.device,
     ) -> None:
         tensors = {f"model.{name}": value for name, value in state.model.items()}
-        for name, value in (state.best or {}).items():
-            tensors[f"best.{name}"] = value
+        for kind, weights in (("best", state.best), ("average", state.average)):
+            tensors.update({f"{kind}.{name}": value for name, value in (weights or {}).items()})
         optimizer_tensors, optimizer_numbers = _pack_optimizers(optimizers)
         random_tensors, random_values = _pack_random(device)
         content = {
@@ -727,14 +754,16 @@ class _Checkpoint:
                 f"cannot resume {self.path}: {'; '.join(differences)}; "
                 "go back to the earlier settings, or choose another out folder."
             )
-        weights = {k[len("model.") :]: v for k, v in tensors.items() if k.startswith("model.")}
-        best = {k[len("best.") :]: v for k, v in tensors.items() if k.startswith("best.")}
+        weights, best, average = (
+            {k[len(kind) :]: v for k, v in tensors.items() if k.startswith(kind)}
+            for kind in ("model.", "best.", "average.")
+        )
         unwrap(model).load_state_dict(weights)
         _unpack_optimizers(optimizers, tensors, content["optimizers"])
         if scaler.is_enabled():
             scaler.load_state_dict(content["scaler"])
         _unpack_random(tensors, content["random"], device)
-        return _State(weights, best or None, History(content["history"]))
+        return _State(weights, best or None, average or None, History(content["history"]))
 
 
 # --- the loop --------------------------------------------------------------------------------
@@ -861,9 +890,14 @@ def fit(
             )
         state = checkpoint.read(model, optimizers, scaler, where)
     else:
-        state = _State(_snapshot(model))
+        state = _State(_snapshot(model), average=_snapshot(model) if config.ema else None)
         if checkpoint is not None and main:
             checkpoint.write(state, optimizers, scaler, where)
+
+    average = None
+    if state.average is not None:
+        average = WeightAverage(model, config.ema)
+        average.model.load_state_dict(state.average)
 
     def kept(what: str) -> str:
         place = f"in the model and in {checkpoint.path}" if checkpoint else "in the model"
@@ -919,6 +953,8 @@ def fit(
                 for optimizer in optimizers:
                     scaler.step(optimizer)
                 scaler.update()
+                if average is not None:
+                    average.update(model, epoch * steps + index)
 
             train_loss, train_accuracy, count = totals.read(world_size)
             if count == 0:
@@ -941,8 +977,9 @@ def fit(
             if val_batches is not None:
                 # The wrapper would wait for processes whose share has one batch less.
                 parallel = isinstance(model, nn.parallel.DistributedDataParallel)
+                judged = average.model if average else unwrap(model) if parallel else model
                 scores = evaluate(
-                    unwrap(model) if parallel else model,
+                    judged,
                     val_batches,
                     loss=loss,
                     metric=metric,
@@ -959,8 +996,10 @@ def fit(
 
             state.history.append(row)
             state.model = _snapshot(model)
-            if val_batches is not None and state.history.best is row:
-                state.best = state.model
+            if average is not None:
+                state.average = _snapshot(average.model)
+            if state.history.best is row:
+                state.best = state.average or state.model
             if checkpoint is not None and main:
                 checkpoint.write(state, optimizers, scaler, where)
             if main and progress:
