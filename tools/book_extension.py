@@ -130,6 +130,9 @@ def on_docstring(
 ) -> None:
     """Let autodoc show what `list_parameters` makes of a docstring."""
     lines[:] = list_parameters(lines)
+    if what in ("property", "attribute", "data"):
+        # Else napoleon takes a first line with a colon for "type: description".
+        lines[:0] = ["..", ""]
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

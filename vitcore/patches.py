@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -38,6 +39,24 @@ def check_positive(name: str, value: object) -> None:
         raise TypeError(f"{name} is {value!r}; give a whole number.")
     if value < 1:
         raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
+
+
+def check_number(name: str, value: object) -> None:
+    """Raise one clear sentence unless ``value`` is an int or a float."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; give a number.")
+
+
+def check_options(name: str, options: object, cls: type) -> None:
+    """Raise one clear sentence unless ``options`` is a mapping of names that ``cls`` takes."""
+    if not isinstance(options, Mapping):
+        raise TypeError(f"{name} is {options!r}; give a dict of options by name.")
+    known = inspect.signature(cls).parameters
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise TypeError(
+            f"{name} has {', '.join(map(repr, unknown))}; {cls.__name__} takes {', '.join(known)}."
+        )
 
 
 def check_images(images: Tensor, channels: int | None = None) -> None:
@@ -173,7 +192,7 @@ class PatchEmbed(nn.Module):
     Args:
         image_size: H = W in pixels, or (H, W); the size for which ``.grid`` holds.
         patch_size: P, in pixels.
-        in_channels: C.
+        in_channels: C, the number of channels of an image.
         dim: D, the width of the model.
 
     Raises:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .attention import Record
 from .blocks import NORM_EPS, Block, check_rate
 from .embeddings import TokenLayout, resize_positions, sincos_positions_2d
-from .patches import PATCH_EMBEDS, check_positive, to_pair
+from .patches import PATCH_EMBEDS, check_number, check_options, check_positive, to_pair
 
 CHOICES = {
     "pool": ("cls", "mean"),
@@ -32,7 +32,7 @@ class ViTConfig:
     Attributes:
         image_size: H = W in pixels, or (H, W). Images of other sizes work as well.
         patch_size: P in pixels.
-        in_channels: C.
+        in_channels: C, the number of channels of an image.
         num_classes: K; 0 leaves the head out, so that the model gives pooled features.
         dim: D, the width. depth: L, the number of blocks. heads: h, which divides D.
         mlp_ratio: the MLP's hidden width as a multiple of D.
@@ -106,6 +106,7 @@ class ViTConfig:
                 f"{', '.join(sorted(PATCH_EMBEDS))}."
             )
         check_rate("drop_path", self.drop_path)
+        check_number("init_std", self.init_std)
         if not self.init_std > 0:
             raise ValueError(f"init_std is {self.init_std}; give a positive number, such as 0.02.")
 
@@ -121,6 +122,10 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
         """Make a configuration from plain values; raises TypeError for an unknown name."""
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"a configuration is a {type(values).__name__}; give a dict of options by name."
+            )
         check_names(values)
         size = values.get("image_size")
         pair = {"image_size": tuple(size)} if isinstance(size, list) else {}
@@ -174,7 +179,9 @@ class ViT(nn.Module):
                 "or a named size through create_model."
             )
         self.config = c = replace(config or ViTConfig(), **options)
-        self.patch_embed = PATCH_EMBEDS[c.patch_embed](
+        make_patches = PATCH_EMBEDS[c.patch_embed]
+        check_options("patch_embed_options", c.patch_embed_options, make_patches)
+        self.patch_embed = make_patches(
             c.image_size, c.patch_size, c.in_channels, c.dim, **c.patch_embed_options
         )
         self.grid: tuple[int, int] = self.patch_embed.grid  # type: ignore[assignment]
@@ -188,7 +195,7 @@ class ViT(nn.Module):
             self.register_buffer("pos_embed", self._sincos_table(self.grid), persistent=False)
         else:
             self.pos_embed = None
-        rates = torch.linspace(0, c.drop_path, c.depth).tolist()
+        rates = [c.drop_path * layer / max(1, c.depth - 1) for layer in range(c.depth)]
         self.blocks = nn.ModuleList(
             Block(
                 c.dim,
@@ -344,7 +351,7 @@ class ViT(nn.Module):
         if name in CAPTURES_ONCE or name in CAPTURES_PER_LAYER:
             return name, None
         depth = len(self.blocks)
-        known = base in CAPTURES_PER_LAYER and layer.lstrip("-").isdigit()
+        known = base in CAPTURES_PER_LAYER and layer.removeprefix("-").isdecimal()
         if known and -depth <= int(layer) < depth:
             return base, int(layer) % depth
         raise ValueError(
