@@ -882,7 +882,7 @@ def _cell_ticks(ax: Any, axis: str, size: int, labels: Sequence[Any] | None) -> 
 # --- patches and tokens -----------------------------------------------------------------------
 
 
-def _cut(image: np.ndarray, patch_size: int) -> tuple[np.ndarray, tuple[int, int]]:
+def cut(image: np.ndarray, patch_size: int) -> tuple[np.ndarray, tuple[int, int]]:
     """An image (H, W, C) as (N, P, P, C), grid row by row, and its grid (rows, columns)."""
     if isinstance(patch_size, bool) or not isinstance(patch_size, int) or patch_size < 1:
         raise ValueError(f"patch_size is {patch_size!r}, but must be a whole number above zero.")
@@ -922,7 +922,7 @@ def show_patches(
         highlight: numbers of patches to frame.
     """
     pixels = _pixels(image, "image", batch=False)
-    patches, (rows, cols) = _cut(pixels, patch_size)
+    patches, (rows, cols) = cut(pixels, patch_size)
     marked = _indices(highlight, len(patches), "highlight")
     width = min(WIDTH, max(2.6, cols * 0.62))
     fig = _figure(title, figsize, (width, width * rows / cols))
@@ -985,7 +985,7 @@ def show_token_sequence(
         highlight: numbers of patches to frame.
     """
     pixels = _pixels(image, "image", batch=False)
-    patches, (_, cols) = _cut(pixels, patch_size)
+    patches, (_, cols) = cut(pixels, patch_size)
     count = len(patches)
     numbers = list(range(count))
     if order is not None:
