@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .attention import ATTENTIONS, Record, keep
 from .embeddings import TokenLayout
-from .patches import check_positive
+from .patches import check_number, check_options, check_positive
 
 NORM_EPS = 1e-6
 """LayerNorm's epsilon in published ViT weights; torch's default 1e-5 shifts the outputs."""
@@ -19,6 +19,7 @@ NORM_EPS = 1e-6
 
 def check_rate(name: str, value: float) -> None:
     """Raise one clear sentence unless ``value`` is a probability below one."""
+    check_number(name, value)
     if not 0.0 <= value < 1.0:
         raise ValueError(f"{name} is {value}; give a probability from 0 up to, not including, 1.")
 
@@ -50,6 +51,7 @@ class LayerScale(nn.Module):
 
     def __init__(self, dim: int, initial: float = 1e-5) -> None:
         super().__init__()
+        check_number("layer_scale", initial)
         self.gamma = nn.Parameter(torch.full((dim,), float(initial)))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,9 +125,11 @@ class Block(nn.Module):
             raise ValueError(
                 f"attention is {attention!r}; known names are {', '.join(sorted(ATTENTIONS))}."
             )
+        check_number("mlp_ratio", mlp_ratio)
         if mlp_ratio <= 0:
             raise ValueError(f"mlp_ratio is {mlp_ratio}; give a positive number, such as 4.")
         make_attention = ATTENTIONS[attention]
+        check_options("attention_options", attention_options or {}, make_attention)
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **(attention_options or {}))
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)

@@ -109,10 +109,13 @@ def resize_positions(
         The table for ``new_grid``, in the shape and type that it came in.
 
     Raises:
-        ValueError: if the table does not hold the rows of ``old_grid`` and the prefix.
+        ValueError: if the table does not hold the rows of ``old_grid`` and the prefix, or a size
+            is negative.
 
     Source: Dosovitskiy et al. (2021), section 3.2, on fine-tuning at higher resolution.
     """
+    if prefix_tokens < 0:
+        raise ValueError(f"prefix_tokens is {prefix_tokens}; give 0 or more.")
     rows, cols = old_grid
     batched = table if table.ndim == 3 else table[None]
     if table.ndim not in (2, 3) or batched.shape[:2] != (1, prefix_tokens + rows * cols):
