@@ -121,8 +121,8 @@ FILES: dict[str, dict[str, str]] = {
 # Where to ask for them, in this order. All are known from documentation: the first two of MNIST
 # from torchvision, the third from TensorFlow Datasets; of CIFAR-100 the first from Apache MXNet
 # (gluon.data.vision.CIFAR100), the second is the data set's home, slow since June 2026
-# (pytorch/vision#9536). NEVER TRIED by the authors, who work without a network: every one of them.
-# What arrives counts only if its checksum is right, so a mirror can be gone but not lie.
+# (pytorch/vision#9536). None of these addresses has been tried yet: the tests ask a server of their
+# own. What arrives counts only if its checksum is right, so a mirror can be gone but not lie.
 MIRRORS: dict[str, tuple[str, ...]] = {
     "mnist": (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -997,7 +997,7 @@ def _fit(values: np.ndarray, size: tuple[int, int], channels: int | None, path: 
                 f"{path} has {given} channels, but {channels} are wanted: only grey (1) and "
                 "colour (3) can be turned into each other"
             )
-    image = torch.from_numpy(np.ascontiguousarray(values)).permute(2, 0, 1)
+    image = torch.from_numpy(np.array(values)).permute(2, 0, 1)
     height, width = image.shape[1:]
     factor = max(size[0] / height, size[1] / width)
     covering = (max(round(height * factor), size[0]), max(round(width * factor), size[1]))

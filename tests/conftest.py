@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""What the tests share: a cache of their own, one thread, and small generated data sets."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitcore import _standin, data
+
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache() -> Iterator[Path]:
+    """An empty cache for the whole run, so that no test reads or fills the user's own."""
+    before = os.environ.get("VITCORE_CACHE")
+    with tempfile.TemporaryDirectory(prefix="vitcore-cache-") as folder:
+        os.environ["VITCORE_CACHE"] = folder
+        yield Path(folder)
+    if before is None:
+        del os.environ["VITCORE_CACHE"]
+    else:
+        os.environ["VITCORE_CACHE"] = before
+
+
+@pytest.fixture
+def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A machine that has no images: an empty cache, no directory named, no stand-in asked for."""
+    for name in ("VITCORE_DATA", "VITCORE_STANDIN"):
+        monkeypatch.delenv(name, raising=False)
+    empty = tmp_path / "cache"
+    monkeypatch.setenv("VITCORE_CACHE", str(empty))
+    return empty
+
+
+def _small(name: str, train: int, test: int, validation: int) -> data.ImageDataset:
+    arrays = _standin.generate(name, train=train, test=test)
+    return data._build(name, arrays, "generated", "a small stand-in", validation, 0)
+
+
+@pytest.fixture(scope="session")
+def small_mnist() -> data.ImageDataset:
+    """400 training, 100 validation and 100 test images of the stand-in for MNIST."""
+    return _small("mnist", 500, 100, 100)
+
+
+@pytest.fixture(scope="session")
+def small_cifar100() -> data.ImageDataset:
+    """400 training, 100 validation and 100 test images of the stand-in for CIFAR-100."""
+    return _small("cifar100", 500, 100, 100)
