@@ -94,6 +94,21 @@ class Results(FromFiles):
         return self.parse(lines, runs_index.record_paths())
 
 
+class PlantedMistakes(FromFiles):
+    """The mistakes that shapes do not show: the chapter that plants each and the check for it."""
+
+    def run(self) -> list[nodes.Node]:
+        """Make the table from ``vitcore.checks.BUGS``."""
+        from vitcore.checks import BUGS
+
+        rows = [
+            [str(bug.chapter), bug.mistake, f"`checks.{bug.check.__name__}`"]
+            for bug in sorted(BUGS.values(), key=lambda bug: bug.chapter)
+        ]
+        lines = markdown_table(["Chapter", "Mistake", "Found by"], rows)
+        return self.parse(lines, [ROOT / "vitcore" / "checks.py"])
+
+
 ENTRY = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")
 
 
@@ -139,6 +154,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("last-runs", LastRuns)
     app.add_directive("results", Results)
+    app.add_directive("planted-mistakes", PlantedMistakes)
     # Before napoleon, which turns the Google sections into fields.
     app.connect("autodoc-process-docstring", on_docstring, priority=400)
     return {"version": "1", "parallel_read_safe": True}
