@@ -7,7 +7,7 @@ import math
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -34,7 +34,10 @@ def small_images(count: int = 2, size: tuple[int, int] = (12, 16), channels: int
     return torch.randn(count, channels, *size, generator=generator)
 
 
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def randomise(model: Model, seed: int = 0) -> Model:
     """Draw every parameter anew so that each matters: norms, biases and layer scale as well."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

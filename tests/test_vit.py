@@ -339,19 +339,21 @@ def test_no_persistent_buffers(options):
     assert set(model.state_dict()) == {name for name, _ in model.named_parameters()}
 
 
-def truncated_normal(tensor: torch.Tensor) -> None:
-    """N(0, 0.02) cut at two deviations has a deviation of 0.02 * 0.8796."""
+def truncated_normal(tensor: torch.Tensor, std: float = 0.02) -> None:
+    """A normal distribution cut at two deviations keeps 0.8796 of its deviation."""
+    tensor = tensor * (0.02 / std)
     count = tensor.numel()
-    assert tensor.abs().max() <= 0.04
+    assert tensor.abs().max() <= 0.04 + 1e-6
     assert abs(tensor.mean().item()) < 5 * 0.0176 / math.sqrt(count)
     assert tensor.std().item() == pytest.approx(0.0176, rel=max(0.03, 4 / math.sqrt(count)))
     assert tensor.abs().max() > 0.03
 
 
-def test_initialisation():
+@pytest.mark.parametrize("std", [0.02, 0.08])
+def test_initialisation(std):
     torch.manual_seed(0)
     model = ViT(image_size=32, patch_size=4, num_classes=50, dim=96, depth=2, heads=3, registers=4,
-                layer_scale=1e-3)  # fmt: skip
+                layer_scale=1e-3, init_std=std)  # fmt: skip
     seen = set()
     for name, parameter in model.named_parameters():
         seen.add(name)
@@ -361,8 +363,8 @@ def test_initialisation():
             assert not parameter.any()
         elif name.endswith("gamma"):
             assert torch.equal(parameter, torch.full_like(parameter, 1e-3))
-        else:
-            truncated_normal(parameter.detach())
+        else:  # tokens and positions keep 0.02, whatever the linear maps start from
+            truncated_normal(parameter.detach(), std if name.endswith("weight") else 0.02)
     assert {"cls_token", "reg_token", "pos_embed"} <= seen
 
 
@@ -456,6 +458,8 @@ def test_importing_the_core_loads_the_core_alone():
         (lambda: small_vit(class_token=False), ("pool is 'cls'", "pool='mean'")),
         (lambda: small_vit(patch_embed="conv"), ("'conv'", "linear")),
         (lambda: small_vit(mlp_ratio=0), ("mlp_ratio is 0",)),
+        (lambda: small_vit(init_std=0.0), ("init_std is 0.0", "positive")),
+        (lambda: small_vit(init_std=-1), ("init_std is -1",)),
         (lambda: create_model("vit_huge"), ("'vit_huge'", "vit_tiny_patch16_224")),
         (lambda: small_vit().reset_head(-2), ("num_classes is -2",)),
         (lambda: small_vit()(torch.zeros(2, 3, 12, 18)), ("12 x 18", 4)),
@@ -489,6 +493,7 @@ def test_values_that_do_not_fit(call, words):
         (lambda: small_vit(drop_path="high"), ("drop_path is 'high'",)),
         (lambda: small_vit(mlp_ratio=None), ("mlp_ratio is None",)),
         (lambda: small_vit(layer_scale="no"), ("layer_scale is 'no'",)),
+        (lambda: small_vit(init_std="wide"), ("init_std is 'wide'",)),
         (lambda: small_vit(width=24), ("'width'", "dim")),
         (lambda: ViTConfig.from_dict({"dimm": 3, "size": 4}), ("'dimm'", "'size'")),
         (lambda: ViT({"dim": 24}), ("dict", "ViTConfig")),

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import permutations
 from typing import Any, cast
 
 import torch
@@ -169,8 +170,17 @@ def _need(module: Any, *names: str) -> None:
 
 
 def _parts(module: Any, name: str) -> list[Any]:
-    """The parts of that name, one a block, of a model; or the module itself."""
-    if isinstance(module, nn.Module) and hasattr(module, "blocks"):
+    """The parts of that name, one a block, of a model; or the module itself.
+
+    A class is made first, with width 24 and 3 heads (an MLP with 48 hidden channels).
+    """
+    if isinstance(module, type):
+        module = _call(module, 24, 48 if name == "mlp" else 3)
+    if module is None or module is ...:
+        raise _Unsolved("there is nothing to check so far")
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"this check takes a module, but got {type(module).__name__}")
+    if hasattr(module, "blocks"):
         blocks = list(cast(Any, module).blocks)
         return blocks if name == "block" else [getattr(block, name) for block in blocks]
     return [module]
@@ -756,18 +766,14 @@ def check_multi_head(attention: Any) -> None:
     """Multi-head attention equals torch's kernel for the same weights.
 
     `attention` is a module with `.qkv`, `.proj` and `.heads`, a class made as
-    `attention(dim, heads)`, or a model, each of whose blocks is then judged.
+    `attention(24, 3)`, or a model, each of whose blocks is then judged.
     """
     with _judging("multi-head attention agrees with torch's own for the same weights"):
-        if isinstance(attention, type):
-            attention = _call(attention, 24, 3)
         for part in _parts(attention, "attn"):
             _judge_multi_head(part)
 
 
 def _judge_multi_head(attention: Any) -> None:
-    if not isinstance(attention, nn.Module):
-        raise _Unsolved("there is no module to check so far")
     _need(attention, "qkv", "proj")
     heads, module = _head_count(attention), _lively(attention)
     dim = module.qkv.in_features
@@ -799,10 +805,9 @@ def _judge_multi_head(attention: Any) -> None:
          out(F.scaled_dot_product_attention(*attend("h three d")))),
         ("a head takes every h-th channel: its channels should lie side by side",
          out(F.scaled_dot_product_attention(*attend("three d h")))),
-        ("the three parts of qkv are read in another order than q, k, v",
-         out(F.scaled_dot_product_attention(k, q, v))),
-        ("the three parts of qkv are read in another order than q, k, v",
-         out(F.scaled_dot_product_attention(q, v, k))),
+        *(("the three parts of qkv are read in another order than q, k, v",
+           out(F.scaled_dot_product_attention(a, b, c)))
+          for a, b, c in list(permutations((q, k, v)))[1:]),
         ("there is one head over all channels, where there should be several",
          module.proj(F.scaled_dot_product_attention(*module.qkv(tokens).chunk(3, dim=-1)))),
     ]  # fmt: skip
@@ -956,7 +961,7 @@ def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
 
 
 def check_mlp(mlp: Any) -> None:
-    """A module with `.fc1` and `.fc2` (or a model): fc2(GELU(fc1(x))), the exact GELU."""
+    """A module with `.fc1` and `.fc2`, a class made as `mlp(24, 48)`, or a model: exact GELU."""
     with _judging("the MLP is linear, exact GELU, linear"):
         for part in _parts(mlp, "mlp"):
             _need(part, "fc1", "fc2")
@@ -1151,7 +1156,8 @@ def check_pre_norm(block: Any) -> None:
 def check_block(block: Any) -> None:
     """A block (or each of a model) is x + attn(norm1(x)), then x + mlp(norm2(x)).
 
-    The module has `.norm1 .attn .norm2 .mlp`, and `.ls1 .ls2` where it has layer scale.
+    The module has `.norm1 .attn .norm2 .mlp`, and `.ls1 .ls2` where it has layer scale; a class
+    is made as `block(24, 3)`.
     """
     with _judging("the block adds attention and then the MLP, each on normalised tokens"):
         for part in _parts(block, "block"):
@@ -1787,7 +1793,7 @@ class Bug:
             right = self.wrong.__mro__[1]
             if type(place) is not right:
                 raise ValueError(
-                    f"{self.name} is planted in a {right.__name__}, but the model has a "
+                    f"{self.name} is planted in the class {right.__name__}, but the model has "
                     f"{type(place).__name__} at {self.part or 'its root'}; choose another model."
                 )
             place.__class__ = self.wrong  # the same object and weights, with one method changed
