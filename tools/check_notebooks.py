@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What every chapter must have, as one list of findings: python -m tools.check_notebooks [06_mnist].
+"""What every chapter must have, as a list of findings: python -m tools.check_notebooks [CHAPTER].
 
 tests/test_notebooks.py holds the committed notebooks to it.
 """

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: MIT
+"""The examples of README.md run as they stand, and its table is that of the records."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageDraw
+
+from tools import runs_index
+from tools.set_repository import ROOT
+
+README = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def draw_images(folder: Path) -> None:
+    """Twenty small pictures of each of two classes: dark discs and bright squares."""
+    for index in range(20):
+        for name in ("cats", "dogs"):
+            picture = Image.new("RGB", (70, 60 + index), (90, 120, 150))
+            pen = ImageDraw.Draw(picture)
+            corner = 5 + index % 10
+            if name == "cats":
+                pen.ellipse((corner, corner, corner + 40, corner + 40), fill=(20, 20, 20))
+            else:
+                pen.rectangle((corner, corner, corner + 40, corner + 40), fill=(240, 220, 90))
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            picture.save(folder / name / f"{index + 1:03}.{'jpg' if name == 'cats' else 'png'}")
+
+
+def test_there_are_two_examples() -> None:
+    assert len(BLOCKS) == 2
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=["model", "own images"])
+def test_examples_run(block: str, tmp_path: Path) -> None:
+    draw_images(tmp_path / "my_images")
+    done = subprocess.run(
+        [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    if "my_model.safetensors" in block:
+        assert done.stdout.splitlines()[-1] in {"cats", "dogs"}
+        command = ["-m", "vitcore", "predict", "my_model.safetensors", "my_images/dogs/001.png"]
+        told = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert told.returncode == 0, told.stderr
+        assert "dogs" in told.stdout or "cats" in told.stdout
+    else:
+        assert "torch.Size([2, 4, 65, 65])" in done.stdout
+
+
+def test_the_table_is_that_of_the_records() -> None:
+    table = runs_index.results_table()
+    assert runs_index.fill(README, table) == README, "run make runs-index"
+
+
+def record(folder: Path, name: str, **changes: Any) -> None:
+    values: dict[str, Any] = {
+        "recipe": {"name": "mnist", "train": {"epochs": 16}},
+        "dataset": "mnist",
+        "split": "official",
+        "seed": 0,
+        "parameters": 200_000,
+        "wall_seconds": 150.0,
+        "test_accuracy": 0.99,
+        "hardware": {"name": "a processor", "cores": 2},
+    }
+    from vitcore.recipes import RECIPES
+
+    values["recipe"]["train"]["epochs"] = RECIPES["mnist"].train.epochs
+    values.update(changes)
+    (folder / "runs" / name).mkdir(parents=True)
+    (folder / "runs" / name / "record.json").write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_a_table_of_three_seeds(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.992, 0.993, 0.9936)):
+        record(tmp_path, f"mnist-seed{seed}", seed=seed, test_accuracy=accuracy)
+    record(tmp_path, "other", recipe={"name": "of-a-chapter", "train": {"epochs": 1}})
+    lines = runs_index.results_table(tmp_path).splitlines()
+    assert len(lines) == 3
+    assert "99.29 % (99.20 to 99.36)" in lines[2]
+    assert "2 min 30 s" in lines[2]
+    assert lines[2].count("record.json") == 3
+    assert runs_index.results_table(tmp_path / "runs") == runs_index.NONE_YET
+
+
+def test_fill_needs_its_marks() -> None:
+    with pytest.raises(ValueError, match="lacks the marks"):
+        runs_index.fill("no marks", "table")

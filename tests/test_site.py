@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""Every page of the built site is opened in headless Chromium, as a reader would see it."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from tools import notebooks
+from tools.book_extension import duration, last_runs_rows, list_parameters, markdown_table
+from tools.set_repository import ROOT, read_repository, read_version, site_address, split_address
+from tools.setup_cell import wheel_name
+
+SITE = ROOT / "_build" / "html"
+CHAPTERS = notebooks.notebook_paths()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def site() -> Path:
+    """The site that `make book` built, or one built now where there is none."""
+    if not (SITE / "index.html").exists():
+        command = [str(Path(sys.executable).with_name("jupyter-book")), "build", ".", "-W", "-q"]
+        subprocess.run([*command, "--keep-going"], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-m", "tools.build_wheel", str(SITE / "dist")], check=True)
+    return SITE
+
+
+def pages() -> list[str]:
+    """The pages that the contents list, and those that the theme adds."""
+    import yaml
+
+    contents = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+
+    def files(entry: Any) -> Iterator[str]:
+        if isinstance(entry, dict):
+            if "file" in entry:
+                yield entry["file"]
+            for value in entry.values():
+                yield from files(value)
+        elif isinstance(entry, list):
+            for value in entry:
+                yield from files(value)
+
+    return [contents["root"], *files(contents["parts"]), "search", "genindex", "index"]
+
+
+def chromium() -> str | None:
+    """An installed Chromium, or Playwright's own, or none."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"):
+        found = shutil.which(name)
+        if found:
+            return found
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        own = playwright.chromium.executable_path
+    return own if Path(own).exists() else None
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = chromium()
+    if path is None:
+        message = "No Chromium: install the system's package, or run playwright install chromium."
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves the site and prints nothing."""
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    """The site served on loopback."""
+    handler = functools.partial(Quiet, directory=str(site))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("page", pages())
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) -> None:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, service_workers="block"
+    )
+    tab = context.new_page()
+    complaints: list[str] = []
+    tab.on(
+        "console",
+        lambda told: (
+            complaints.append(f"console: {told.text}")
+            if told.type in ("error", "warning")
+            else None
+        ),
+    )
+    tab.on("pageerror", lambda error: complaints.append(f"script: {error}"))
+
+    def look(request: Any) -> None:
+        where = urlsplit(request.url)
+        if where.scheme not in ("data", "blob") and not request.url.startswith(address):
+            complaints.append(f"a request to another host: {request.url}")
+
+    tab.on("request", look)
+    tab.on(
+        "response",
+        lambda answer: (
+            complaints.append(f"{answer.status}: {answer.url}") if answer.status >= 400 else None
+        ),
+    )
+    tab.goto(f"{address}/{page}.html", wait_until="load")
+    tab.wait_for_load_state("networkidle")
+
+    blind = tab.evaluate(
+        "[...document.images].filter(i => !(i.getAttribute('alt') || '').trim()).map(i => i.src)"
+    )
+    # Pictures further down load when they come into view; bring them there.
+    broken = tab.evaluate(
+        """async () => {
+            for (const image of document.images) image.loading = 'eager';
+            await Promise.all([...document.images].map(i => i.decode().catch(() => {})));
+            return [...document.images].filter(i => i.naturalWidth === 0).map(i => i.src);
+        }"""
+    )
+    overflow = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    mode = tab.evaluate("document.documentElement.dataset.theme")
+    formulas = tab.evaluate("[...document.querySelectorAll('mjx-merror')].length")
+    context.close()
+    assert complaints == []
+    assert [source[:100] for source in blind] == [], "images without alternative text"
+    assert [source[:100] for source in broken] == [], "images that do not load"
+    assert overflow <= 0, f"the page is {overflow} pixels wider than the window"
+    assert formulas == 0, "formulas that MathJax cannot read"
+    assert page == "index" or mode == scheme
+
+
+def test_search_finds(address: str, browser: Any) -> None:
+    tab = browser.new_page()
+    tab.goto(f"{address}/search.html?q=patchify", wait_until="load")
+    tab.wait_for_selector("#search-results li", timeout=20_000)
+    assert tab.locator("#search-results li").count() > 0
+    tab.close()
+
+
+class Links(HTMLParser):
+    """The links and ids of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.ids: set[str] = set()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        told = dict(attributes)
+        if tag == "a" and told.get("href"):
+            self.links.append(str(told["href"]))
+        for name in ("id", "name"):
+            if told.get(name):
+                self.ids.add(str(told[name]))
+
+
+def parse(path: Path) -> Links:
+    links = Links()
+    links.feed(path.read_text("utf-8"))
+    return links
+
+
+@pytest.mark.parametrize("page", pages())
+def test_links_inside_the_site_lead_somewhere(page: str, site: Path) -> None:
+    path = site / f"{page}.html"
+    for link in parse(path).links:
+        parts = urlsplit(link)
+        if parts.scheme or parts.netloc:
+            continue
+        target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+        assert target.exists(), f"{link} leads nowhere"
+        if parts.fragment and target.suffix == ".html":
+            assert unquote(parts.fragment) in parse(target).ids, f"{link}: no such place"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_colab_button(path: Path, site: Path) -> None:
+    slug = "/".join(split_address(read_repository()))
+    expected = (
+        f"https://colab.research.google.com/github/{slug}/blob/main/notebooks/{path.stem}.ipynb"
+    )
+    assert expected in parse(site / "notebooks" / f"{path.stem}.html").links
+
+
+def test_the_site_serves_the_wheel(site: Path) -> None:
+    assert [path.name for path in (site / "dist").iterdir()] == [wheel_name(read_version())]
+
+
+def test_front_page_introduces_itself_elsewhere(site: Path) -> None:
+    text = (site / "book" / "intro.html").read_text("utf-8")
+    base = site_address(read_repository())
+    assert f'property="og:url" content="{base}book/intro.html"' in text
+    assert f'property="og:image" content="{base}_static/card.png"' in text
+    assert (site / "_static" / "card.png").exists()
+    assert "favicon.svg" in text
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_last_runs_are_those_of_the_notebooks(path: Path, site: Path) -> None:
+    told = notebooks.read(path).metadata.get("vitcore", {})
+    text = (site / "book" / "last_runs.html").read_text("utf-8")
+    assert told["executed"] in text
+    assert duration(told["seconds"]) in text
+
+
+def test_parts_of_the_extension(tmp_path: Path) -> None:
+    assert duration(59.6) == "1 min 0 s"
+    assert duration(7.2) == "7 s"
+    assert markdown_table(["a"], [["x|y"]])[-1] == r"| x\|y |"
+    lines = ["What it does.", "", "lr: the rate,", "    in words", "a, b: two", "", "Note: not one"]
+    assert list_parameters(lines) == [
+        "What it does.",
+        "",
+        "``lr``",
+        "    the rate,",
+        "    in words",
+        "``a``, ``b``",
+        "    two",
+        "",
+        "Note: not one",
+        "",
+    ]
+    assert last_runs_rows([]) == []
