@@ -3,9 +3,9 @@
 
 A check takes a function, a module or a whole model, tries it on small random input, and compares
 it with what is right and with what each known mistake would give. It prints one line when all is
-well, raises `CheckFailed` with the likely mistake otherwise, and prints "not solved yet" for an
+well, raises ``CheckFailed`` with the likely mistake otherwise, and prints "not solved yet" for an
 exercise that raises NotImplementedError or returns nothing. Checks change neither what they are
-given nor the random state. `BUGS` plants the thirteen mistakes that no shape check finds.
+given nor the random state. ``BUGS`` plants the thirteen mistakes that no shape check finds.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def _same(a: Tensor, b: Tensor, tolerance: float = TOLERANCE) -> bool:
 
 
 def _compare(got: Any, want: Tensor, wrong: Wrong, otherwise: str) -> None:
-    """Raise CheckFailed unless `got` equals `want`, naming the first of `wrong` that it equals."""
+    """Raise CheckFailed unless ``got`` is ``want``, naming the one of ``wrong`` that it is."""
     if not isinstance(got, Tensor):
         raise CheckFailed(f"a tensor was expected, but a {type(got).__name__} came back")
     if _same(got, want):
@@ -243,7 +243,7 @@ def _wrong_patches(images: Tensor, size: int) -> list[tuple[str, Tensor]]:
 
 
 def check_patchify(patchify: Callable[[Tensor, int], Tensor]) -> None:
-    """`patchify(images (B, C, H, W), patch_size) -> (B, N, C*P*P)` cuts squares, row by row."""
+    """``patchify(images (B, C, H, W), patch_size) -> (B, N, C*P*P)`` cuts squares, row by row."""
     with _judging("patchify cuts squares, row by row, each in the order (c p1 p2)"):
         for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2), ((2, 4, 5, 5), 5)):
             images = torch.randn(shape)
@@ -258,7 +258,7 @@ def check_patchify(patchify: Callable[[Tensor, int], Tensor]) -> None:
 
 
 def check_unpatchify(unpatchify: Callable[[Tensor, int, tuple[int, int]], Tensor]) -> None:
-    """`unpatchify(tokens, patch_size, (H, W)) -> (B, C, H, W)` undoes the cut."""
+    """``unpatchify(tokens, patch_size, (H, W)) -> (B, C, H, W)`` undoes the cut."""
     with _judging("unpatchify puts every square back in its place"):
         for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2), ((2, 4, 5, 5), 5)):
             batch, channels, height, width = shape
@@ -304,7 +304,7 @@ def check_round_trip(
     patchify: Callable[[Tensor, int], Tensor],
     unpatchify: Callable[[Tensor, int, tuple[int, int]], Tensor] = unpatchify,
 ) -> None:
-    """Cutting and joining gives the image back; `unpatchify` is vitcore's unless one is given."""
+    """Cutting and joining gives the image back; ``unpatchify`` is vitcore's unless one is given."""
     with _judging("cut and joined again, the images are the same to the last bit"):
         for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2)):
             images = torch.randn(shape)
@@ -320,7 +320,7 @@ def check_round_trip(
 
 
 def check_num_tokens(num_tokens: Callable[[int, int, int], int]) -> None:
-    """`num_tokens(height, width, patch_size) -> int`, the number of patches."""
+    """``num_tokens(height, width, patch_size) -> int``, the number of patches."""
     with _judging("the number of tokens is right, also where height and width differ"):
         for height, width, size in ((28, 28, 7), (224, 224, 16), (32, 48, 4), (12, 8, 4)):
             want = (height // size) * (width // size)
@@ -342,7 +342,7 @@ def check_num_tokens(num_tokens: Callable[[int, int, int], int]) -> None:
 
 
 def check_token_index(token_index: Callable[[int, int, tuple[int, int]], int]) -> None:
-    """`token_index(row, column, (rows, columns)) -> int`, a patch's place in the sequence."""
+    """``token_index(row, column, (rows, columns)) -> int``, a patch's place in the sequence."""
     with _judging("every patch is found at its place in the sequence"):
         rows, columns = 3, 5
         for row in range(rows):
@@ -363,9 +363,9 @@ def check_patch_embed(
 ) -> None:
     """The embedding equals a convolution whose kernel is the projection.
 
-    `embed` is a model, a module with a `.proj` (Conv2d, or Linear with `patch_size` told here or
-    as an attribute) that returns tokens (B, N, D) or (tokens, grid), or a function
-    `embed(images, weight (D, C, P, P), bias (D,)) -> (B, N, D)`.
+    ``embed`` is a model, a module with a ``.proj`` (Conv2d, or Linear with ``patch_size`` told
+    here or as an attribute) that returns tokens (B, N, D) or (tokens, grid), or a function
+    ``embed(images, weight (D, C, P, P), bias (D,)) -> (B, N, D)``.
     """
     with _judging("the patch embedding equals a convolution with the same kernel"):
         if isinstance(embed, nn.Module):
@@ -431,7 +431,7 @@ def _swap_halves(table: Tensor) -> Tensor:
 
 
 def check_sincos_1d(sincos: Callable[[int, int], Tensor]) -> None:
-    """`sincos(length, dim) -> (length, dim)`: sines, then cosines, wavelengths 2 pi to 10000."""
+    """``sincos(length, dim) -> (length, dim)``: sines, then cosines, wavelengths 2 pi to 10000."""
     with _judging("the table of sines and cosines is right"):
         for length, dim in ((7, 8), (12, 20)):
             place = torch.arange(length)
@@ -459,7 +459,7 @@ def check_sincos_1d(sincos: Callable[[int, int], Tensor]) -> None:
 
 
 def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
-    """`sincos((rows, columns), dim) -> (rows*columns, dim)`: column half first, as MAE has it."""
+    """``sincos((rows, columns), dim) -> (rows*columns, dim)``: column half first, as MAE has it."""
     with _judging("every patch has the waves of its column and of its row"):
         for (rows, columns), dim in (((3, 4), 8), ((5, 2), 16)):
             row = torch.arange(rows).repeat_interleave(columns)
@@ -489,7 +489,7 @@ def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
 
 
 def check_add_class_token(add: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`add(tokens (B, N, D), cls_token (1, 1, D)) -> (B, N+1, D)`, class token first."""
+    """``add(tokens (B, N, D), cls_token (1, 1, D)) -> (B, N+1, D)``, class token first."""
     with _judging("every image has the class token in front of its patches"):
         tokens, token = torch.randn(3, 5, 8), torch.randn(1, 1, 8)
         repeated = token.expand(3, 1, 8)
@@ -522,7 +522,7 @@ _NO_POSITIONS = "the positions are not added: the tokens come out as they went i
 
 
 def check_add_positions(add: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`add(tokens (B, 1+N, D), table (1, 1+N, D)) -> (B, 1+N, D)`; the first is the class token."""
+    """``add(tokens (B, 1+N, D), table (1, 1+N, D)) -> (B, 1+N, D)``, class token first."""
     with _judging("every token, the class token too, gets its own row of the table"):
         tokens, table = torch.randn(4, 6, 8), torch.randn(1, 6, 8)
         kept = tokens.clone()
@@ -548,9 +548,9 @@ def check_add_positions(add: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 
 def check_resize_positions(resize: Callable[..., Tensor], *, prefix_tokens: int = 1) -> None:
-    """`resize(table (1, K+N, D), old_grid, new_grid, prefix_tokens) -> (1, K+M, D)`.
+    """``resize(table (1, K+N, D), old_grid, new_grid, prefix_tokens) -> (1, K+M, D)``.
 
-    With `prefix_tokens=0` the function is called without its last argument.
+    With ``prefix_tokens=0`` the function is called without its last argument.
     """
     with _judging("the table keeps its meaning on the other grid"):
         for old, new in (((4, 6), (6, 3)), ((5, 5), (3, 3)), ((3, 3), (3, 3))):
@@ -592,7 +592,7 @@ def check_resize_positions(resize: Callable[..., Tensor], *, prefix_tokens: int 
 
 
 def check_cosine_similarity(similarity: Callable[[Tensor], Tensor]) -> None:
-    """`similarity(table (N, D)) -> (N, N)`, the cosine between each two rows."""
+    """``similarity(table (N, D)) -> (N, N)``, the cosine between each two rows."""
     with _judging("the cosine between each two rows is right"):
         table = torch.randn(5, 7)
         unit = F.normalize(table, dim=1)
@@ -666,7 +666,7 @@ def _wrong_attention(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[str, Tensor]
 
 
 def check_softmax_rows(softmax: Callable[[Tensor], Tensor]) -> None:
-    """`softmax(scores (..., N, N)) -> (..., N, N)`, over the last axis, also for large scores."""
+    """``softmax(scores (..., N, N)) -> (..., N, N)``, over the last axis, also for large scores."""
     with _judging("every row is positive and sums to one, also for large scores"):
         scores = torch.randn(2, 4, 5, 5)
         powers = scores.exp()
@@ -691,7 +691,7 @@ def check_softmax_rows(softmax: Callable[[Tensor], Tensor]) -> None:
 
 
 def check_attention_weights(weights: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`weights(q, k) -> (B, h, N, N)` for q and k (B, h, N, d): rows sum to one over the keys."""
+    """``weights(q, k) -> (B, h, N, N)`` for q and k (B, h, N, d): rows sum to one over the keys."""
     with _judging("the weights of each query over the keys sum to one and are scaled right"):
         q, k = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16)
         want = (q @ k.transpose(-2, -1) / 4).softmax(-1)
@@ -702,7 +702,7 @@ def check_attention_weights(weights: Callable[[Tensor, Tensor], Tensor]) -> None
 
 
 def check_scaled_attention(attention: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
-    """`attention(q, k, v) -> (B, h, N, d)` for (B, h, N, d) each; a tuple's first entry counts."""
+    """``attention(q, k, v) -> (B, h, N, d)`` for (B, h, N, d) each; of a tuple the first."""
     with _judging("attention agrees with torch's own kernel"):
         for shape in ((2, 3, 5, 16), (2, 2, 6, 4)):
             q, k, v = torch.randn(3, *shape)
@@ -715,7 +715,7 @@ def check_scaled_attention(attention: Callable[[Tensor, Tensor, Tensor], Any]) -
 
 
 def check_split_heads(split: Callable[[Tensor, int], Tensor]) -> None:
-    """`split(tokens (B, N, D), heads) -> (B, h, N, d)`; head i holds channels i*d to (i+1)*d."""
+    """``split(tokens (B, N, D), heads) -> (B, h, N, d)``; head i holds channels i*d to (i+1)*d."""
     with _judging("each head holds its own channels of every token"):
         tokens = torch.randn(2, 5, 12)
         wrong = [
@@ -740,7 +740,7 @@ _UNMERGED = (
 
 
 def check_merge_heads(merge: Callable[[Tensor], Tensor]) -> None:
-    """`merge(heads (B, h, N, d)) -> (B, N, D)`, the inverse of splitting."""
+    """``merge(heads (B, h, N, d)) -> (B, N, D)``, the inverse of splitting."""
     with _judging("each token has the channels of all heads side by side"):
         heads = torch.randn(2, 3, 5, 4)
         wrong = [
@@ -765,8 +765,8 @@ def _head_count(module: Any) -> int:
 def check_multi_head(attention: Any) -> None:
     """Multi-head attention equals torch's kernel for the same weights.
 
-    `attention` is a module with `.qkv`, `.proj` and `.heads`, a class made as
-    `attention(24, 3)`, or a model, each of whose blocks is then judged.
+    ``attention`` is a module with ``.qkv``, ``.proj`` and ``.heads``, a class made as
+    ``attention(24, 3)``, or a model, each of whose blocks is then judged.
     """
     with _judging("multi-head attention agrees with torch's own for the same weights"):
         for part in _parts(attention, "attn"):
@@ -820,7 +820,8 @@ def _judge_multi_head(attention: Any) -> None:
 def check_attention_rows(attention: Any) -> None:
     """Where all values are equal, attention must return them: the weights of a query sum to one.
 
-    `attention` is a module with `.qkv` and `.proj`, or a model, each of whose blocks is judged.
+    ``attention`` is a module with ``.qkv`` and ``.proj``, a class made as ``attention(24, 3)``,
+    or a model, each of whose blocks is judged.
     """
     with _judging("every query's weights over the keys sum to one"):
         for part in _parts(attention, "attn"):
@@ -846,7 +847,7 @@ def check_attention_rows(attention: Any) -> None:
 def check_independent_of_batch(model: Any, images: Tensor | None = None) -> None:
     """What comes out for one image must not change with the others of its batch.
 
-    `model` is a model, an attention, a block, or any function of (B, ...); `images` are what it
+    ``model`` is a model, an attention, a block, or any function of (B, ...); ``images`` are what it
     takes, random unless given.
     """
     with _judging("the output for an image does not depend on the others in its batch"):
@@ -884,7 +885,7 @@ def check_independent_of_batch(model: Any, images: Tensor | None = None) -> None
 
 
 def check_layer_norm(norm: Any) -> None:
-    """`norm(x (B, N, D), weight, bias)`, or a module with `.weight` and `.bias`; eps is 1e-6."""
+    """``norm(x (B, N, D), weight, bias)`` with eps 1e-6, or a module with these two."""
     with _judging("the norm agrees with nn.LayerNorm at eps 1e-6"):
         if isinstance(norm, nn.Module):
             _need(norm, "weight", "bias")
@@ -936,7 +937,7 @@ def check_layer_norm(norm: Any) -> None:
 
 
 def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
-    """`gelu(x) -> x * Phi(x)`, the exact one with the normal distribution's Phi."""
+    """``gelu(x) -> x * Phi(x)``, the exact one with the normal distribution's Phi."""
     with _judging("this is the exact GELU"):
         x = torch.linspace(-4, 4, 81).double()
         phi = torch.distributions.Normal(0.0, 1.0)
@@ -961,7 +962,7 @@ def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
 
 
 def check_mlp(mlp: Any) -> None:
-    """A module with `.fc1` and `.fc2`, a class made as `mlp(24, 48)`, or a model: exact GELU."""
+    """A module with ``.fc1`` and ``.fc2``, a class made as ``mlp(24, 48)``, or a model."""
     with _judging("the MLP is linear, exact GELU, linear"):
         for part in _parts(mlp, "mlp"):
             _need(part, "fc1", "fc2")
@@ -995,7 +996,7 @@ def check_mlp(mlp: Any) -> None:
 
 
 def check_layer_scale(scale: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`scale(x (B, N, D), gamma (D,)) -> (B, N, D)`, one factor for each channel."""
+    """``scale(x (B, N, D), gamma (D,)) -> (B, N, D)``, one factor for each channel."""
     with _judging("every channel has its own factor"):
         x, gamma = torch.randn(2, 4, 4), torch.randn(4)
         wrong = [
@@ -1008,7 +1009,7 @@ def check_layer_scale(scale: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 
 def check_drop_path(drop: Any) -> None:
-    """`drop(x, rate, training)`, or a class made as `drop(rate)`: whole samples, mean kept."""
+    """``drop(x, rate, training)``, or a class made as ``drop(rate)``: whole samples, mean kept."""
     with _judging("drop path takes whole samples, keeps the mean and rests in eval mode"):
         rate, x = 0.2, torch.ones(4000, 3, 2)
 
@@ -1049,7 +1050,7 @@ def check_drop_path(drop: Any) -> None:
 
 
 def check_drop_path_rates(rates: Callable[[float, int], Sequence[float]]) -> None:
-    """`rates(largest, depth) -> list`: from 0 in the first block linearly to the largest."""
+    """``rates(largest, depth) -> list``: from 0 in the first block linearly to the largest."""
     with _judging("drop path grows linearly with depth"):
         for largest, depth in ((0.3, 4), (0.1, 12)):
             want = torch.linspace(0, largest, depth)
@@ -1083,7 +1084,7 @@ def _tokens_for(block: Any) -> Tensor:
 
 
 def check_residual(residual: Any) -> None:
-    """`residual(x, branch)` is x plus the branch of x; or a block or model with branches at zero.
+    """``residual(x, branch)`` is x plus the branch of x; or a block or model with branches at zero.
 
     With the last layers of attention and MLP at zero a block must give back its input.
     """
@@ -1156,8 +1157,8 @@ def check_pre_norm(block: Any) -> None:
 def check_block(block: Any) -> None:
     """A block (or each of a model) is x + attn(norm1(x)), then x + mlp(norm2(x)).
 
-    The module has `.norm1 .attn .norm2 .mlp`, and `.ls1 .ls2` where it has layer scale; a class
-    is made as `block(24, 3)`.
+    The module has ``.norm1 .attn .norm2 .mlp``, and ``.ls1 .ls2`` where it has layer scale; a class
+    is made as ``block(24, 3)``.
     """
     with _judging("the block adds attention and then the MLP, each on normalised tokens"):
         for part in _parts(block, "block"):
@@ -1219,7 +1220,7 @@ def _unsolved_model(model: Any) -> None:
 
 
 def check_shapes(model: Any, images: Tensor | None = None) -> None:
-    """Every tensor of the model has the right shape: what all thirteen of `BUGS` pass."""
+    """Every tensor of the model has the right shape: what all thirteen of ``BUGS`` pass."""
     with _judging("every shape is right"):
         _unsolved_model(model)
         twin, images = copy.deepcopy(model).cpu().float().eval(), _images(model, images)
@@ -1362,7 +1363,7 @@ def check_final_norm(model: Any, images: Tensor | None = None) -> None:
 
 
 def check_readout(model: Any, images: Tensor | None = None, *, pool: str | None = None) -> None:
-    """The head reads the class token (`pool="cls"`) or the mean of all patches (`"mean"`).
+    """The head reads the class token (``pool="cls"``) or the mean of all patches (``"mean"``).
 
     The gradient of the logits with respect to the tokens after the final norm says which are read.
     """
@@ -1404,7 +1405,7 @@ def check_readout(model: Any, images: Tensor | None = None, *, pool: str | None 
 
 
 def check_mean_pool(pool: Callable[[Tensor, int], Tensor]) -> None:
-    """`pool(features (B, K+N, D), prefix_tokens) -> (B, D)`, the mean of the patches alone."""
+    """``pool(features (B, K+N, D), prefix_tokens) -> (B, D)``, the mean of the patches alone."""
     with _judging("the mean runs over the patches alone"):
         for prefix in (0, 1, 3):
             x = torch.randn(4, prefix + 5, 6)
@@ -1451,7 +1452,7 @@ def _parameter_parts(c: ViTConfig) -> dict[str, int]:
 
 
 def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
-    """`count(config) -> int`, the parameters of a ViT with class token and learned positions."""
+    """``count(config) -> int``, the parameters of a ViT with class token and learned positions."""
     with _judging("the formula gives what counting gives"):
         base = ViTConfig(image_size=(24, 16), patch_size=4, in_channels=3, num_classes=7, dim=20,
                          depth=3, heads=2)  # fmt: skip
@@ -1536,7 +1537,7 @@ def check_same_logits(model_a: Any, model_b: Any, images: Tensor, tolerance: flo
 
 
 def check_normalise(normalise: Callable[..., Tensor]) -> None:
-    """`normalise(images uint8 (B, C, H, W), mean, std) -> float`, mean and std in [0, 1] units."""
+    """``normalise(images uint8 (B, C, H, W), mean, std) -> float``, mean and std of [0, 1]."""
     with _judging("the images have the mean and the deviation that training expects"):
         images = torch.randint(0, 256, (2, 3, 4, 5), dtype=torch.uint8)
         mean, std = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
@@ -1557,7 +1558,7 @@ def check_normalise(normalise: Callable[..., Tensor]) -> None:
 
 
 def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`loss(logits (B, K), labels (B,)) -> scalar`, the mean of -ln p(label)."""
+    """``loss(logits (B, K), labels (B,)) -> scalar``, the mean of -ln p(label)."""
     with _judging("this is cross-entropy on logits"):
         logits, labels = 3 * torch.randn(6, 10), torch.tensor([3, 1, 4, 1, 5, 9])
         log_p = logits.log_softmax(1)
@@ -1587,7 +1588,7 @@ def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
 
 
 def check_accuracy(accuracy: Callable[[Sequence[tuple[Tensor, Tensor]]], float]) -> None:
-    """`accuracy(batches of (logits (B, K), labels (B,))) -> float` in [0, 1], over all images."""
+    """``accuracy(batches of (logits (B, K), labels (B,))) -> float`` in [0, 1], over all images."""
     with _judging("the accuracy counts images, also where batches differ in size"):
         sizes, right = (8, 8, 2), (6, 3, 2)
         batches = []
@@ -1612,7 +1613,7 @@ def check_accuracy(accuracy: Callable[[Sequence[tuple[Tensor, Tensor]]], float])
 
 
 def check_confusion_matrix(confusion: Callable[[Tensor, Tensor, int], Tensor]) -> None:
-    """`confusion(labels (M,), predictions (M,), classes) -> (K, K)`, one row for each label."""
+    """``confusion(labels (M,), predictions (M,), classes) -> (K, K)``, one row for each label."""
     with _judging("row i, column j counts the images of class i that were taken for j"):
         labels, said = torch.randint(0, 4, (60,)), torch.randint(0, 4, (60,))
         want = torch.zeros(5, 5)
@@ -1631,7 +1632,7 @@ def check_confusion_matrix(confusion: Callable[[Tensor, Tensor, int], Tensor]) -
 
 
 def check_split(split: Callable[[int, int, int], tuple[Tensor, Tensor]]) -> None:
-    """`split(count, validation, seed) -> (train, validation)`, two tensors of places, shuffled."""
+    """``split(count, validation, seed) -> (train, validation)``, shuffled places."""
     with _judging("training and validation share no image, and the seed decides which is which"):
         state = torch.random.get_rng_state()
         result = _call(split, 100, 20, 0)
@@ -1760,7 +1761,7 @@ class Bug:
     """One mistake of the table: what it is, how to plant it, and the check that finds it."""
 
     name: str
-    """Its key in `BUGS`."""
+    """Its key in ``BUGS``."""
     chapter: int
     """The chapter that shows it."""
     mistake: str
@@ -1839,4 +1840,4 @@ BUGS: dict[str, Bug] = {
             "", _WrongReadout, check_readout),
     )
 }  # fmt: skip
-"""The thirteen mistakes by name: all pass `check_shapes`, each is found by its own check."""
+"""The thirteen mistakes by name: all pass ``check_shapes``, each is found by its own check."""
