@@ -363,8 +363,9 @@ def test_initialisation(std):
             assert not parameter.any()
         elif name.endswith("gamma"):
             assert torch.equal(parameter, torch.full_like(parameter, 1e-3))
-        else:  # tokens and positions keep 0.02, whatever the linear maps start from
-            truncated_normal(parameter.detach(), std if name.endswith("weight") else 0.02)
+        else:  # head, tokens and positions keep 0.02, whatever the other maps start from
+            inner = name.endswith("weight") and name != "head.weight"
+            truncated_normal(parameter.detach(), std if inner else 0.02)
     assert {"cls_token", "reg_token", "pos_embed"} <= seen
 
 

@@ -160,8 +160,8 @@ class ViT(nn.Module):
     the fields of :class:`ViTConfig`.
 
     Linear maps and the patch projection start from a normal distribution of standard deviation
-    ``init_std`` (0.02) truncated at two of them, class and register tokens and positions from the
-    same with 0.02, biases at zero, norms at the identity. There are no persistent buffers:
+    ``init_std`` (0.02) truncated at two of them, the head, class and register tokens and positions
+    from the same with 0.02, biases at zero, norms at the identity. There are no persistent buffers:
     ``state_dict`` holds parameters alone.
 
     Raises:
@@ -220,13 +220,12 @@ class ViT(nn.Module):
         for tensor in (self.cls_token, self.reg_token, self.pos_embed):
             if isinstance(tensor, nn.Parameter):
                 _draw(tensor, 0.02)
-        self.apply(self._init_weights)
-
-    def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            _draw(module.weight, self.config.init_std)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Conv2d)):
+                # A head of large weights would start with opinions, and a loss above ln K.
+                _draw(module.weight, 0.02 if module is self.head else self.config.init_std)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``; 0 leaves it out.
@@ -235,8 +234,11 @@ class ViT(nn.Module):
         """
         self.config = replace(self.config, num_classes=num_classes)
         weight = next(self.blocks.parameters())
-        head = nn.Linear(self.config.dim, num_classes) if num_classes else nn.Identity()
-        self.head = head.apply(self._init_weights).to(weight.device, weight.dtype)
+        self.head = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.config.dim, num_classes).to(weight.device, weight.dtype)
+            _draw(self.head.weight, 0.02)
+            nn.init.zeros_(self.head.bias)
 
     def _position_prefix(self) -> int:
         """How many rows of the position table stand before those of the patches."""
