@@ -122,10 +122,18 @@ class Canvas:
     ) -> None:
         """Text at a point."""
         self.axes.text(
-            x, y, text, ha=ha, va=va, color=colour, fontweight="bold" if bold else "normal",
-            linespacing=1.25, rotation=rotation, zorder=6,
+            x,
+            y,
+            text,
+            ha=ha,
+            va=va,
+            color=colour,
+            fontweight="bold" if bold else "normal",
+            linespacing=1.25,
+            rotation=rotation,
+            zorder=6,
             path_effects=plots.halo() if halo else None,
-        )  # fmt: skip
+        )
 
     def box(
         self,
@@ -145,34 +153,50 @@ class Canvas:
         face: Any = MUTED_FACE if muted else ("white" if role == "plain" else tint(colour, 0.42))
         self.axes.add_patch(
             FancyBboxPatch(
-                (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.07",
-                facecolor=face, edgecolor=edge, linewidth=2.6 if strong else LINE, zorder=3,
+                (x, y),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.07",
+                facecolor=face,
+                edgecolor=edge,
+                linewidth=2.6 if strong else LINE,
+                zorder=3,
             )
-        )  # fmt: skip
+        )
         if text:
             self.label(
-                x + width / 2, y + height / 2, text,
-                colour=MUTED_INK if muted else INK, bold=strong,
-            )  # fmt: skip
+                x + width / 2, y + height / 2, text, colour=MUTED_INK if muted else INK, bold=strong
+            )
         return Box(x, y, width, height)
 
     def frame(self, x: float, y: float, width: float, height: float, *, muted: bool = False) -> Box:
         """A dashed frame around several boxes."""
         self.axes.add_patch(
             FancyBboxPatch(
-                (x, y), width, height, boxstyle="round,pad=0,rounding_size=0.1",
-                facecolor="none", edgecolor=MUTED_EDGE if muted else "#555555",
-                linewidth=LINE, linestyle=(0, (4, 2.5)), zorder=1,
+                (x, y),
+                width,
+                height,
+                boxstyle="round,pad=0,rounding_size=0.1",
+                facecolor="none",
+                edgecolor=MUTED_EDGE if muted else "#555555",
+                linewidth=LINE,
+                linestyle=(0, (4, 2.5)),
+                zorder=1,
             )
-        )  # fmt: skip
+        )
         return Box(x, y, width, height)
 
     def line(self, *points: Point, colour: str = INK, width: float = LINE) -> None:
         """A line through the points."""
         self.axes.plot(
-            [x for x, _ in points], [y for _, y in points], color=colour, linewidth=width,
-            zorder=2, solid_capstyle="butt", solid_joinstyle="round",
-        )  # fmt: skip
+            [x for x, _ in points],
+            [y for _, y in points],
+            color=colour,
+            linewidth=width,
+            zorder=2,
+            solid_capstyle="butt",
+            solid_joinstyle="round",
+        )
 
     def arrow(
         self,
@@ -186,12 +210,20 @@ class Canvas:
             self.line(*points[:-1], colour=colour, width=width)
         self.axes.add_patch(
             FancyArrowPatch(
-                points[-2], points[-1], arrowstyle="-|>,head_length=4,head_width=2.4",
-                mutation_scale=1 + 0.12 * width, color=colour, linewidth=width, shrinkA=0,
-                shrinkB=0, connectionstyle=f"arc3,rad={bend}", zorder=4, joinstyle="miter",
+                points[-2],
+                points[-1],
+                arrowstyle="-|>,head_length=4,head_width=2.4",
+                mutation_scale=1 + 0.12 * width,
+                color=colour,
+                linewidth=width,
+                shrinkA=0,
+                shrinkB=0,
+                connectionstyle=f"arc3,rad={bend}",
+                zorder=4,
+                joinstyle="miter",
                 capstyle="butt",
             )
-        )  # fmt: skip
+        )
 
     def sum(self, x: float, y: float, radius: float = 0.13, *, muted: bool = False) -> None:
         """The sign of addition in a circle, where a branch joins a stream."""
@@ -204,17 +236,29 @@ class Canvas:
             self.axes.plot([x - dx, x + dx], [y - dy, y + dy], color=ink, linewidth=LINE, zorder=6)
 
     def cell(
-        self, x: float, y: float, width: float, height: float, role: str,
-        text: str = "", *, strength: float = 0.75, bold_edge: bool = False,
-    ) -> Box:  # fmt: skip
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        role: str,
+        text: str = "",
+        *,
+        strength: float = 0.75,
+        bold_edge: bool = False,
+    ) -> Box:
         """A small square-cornered cell, as of a vector or a grid."""
         self.axes.add_patch(
             Rectangle(
-                (x, y), width, height, facecolor=tint(ROLES[role], strength),
+                (x, y),
+                width,
+                height,
+                facecolor=tint(ROLES[role], strength),
                 edgecolor=INK if bold_edge else "white",
-                linewidth=2.2 if bold_edge else 0.8, zorder=4 if bold_edge else 3,
+                linewidth=2.2 if bold_edge else 0.8,
+                zorder=4 if bold_edge else 3,
             )
-        )  # fmt: skip
+        )
         if text:
             dark = role == "class_token" and strength > 0.6
             self.label(x + width / 2, y + height / 2, text, colour="white" if dark else INK)
@@ -256,9 +300,11 @@ class Canvas:
         t = np.linspace(0, 1, 60)
         half = np.where(t < 0.5, t, 1 - t)
         # Two logistic steps: the brace's ends and its tip.
-        depth = sign * size * (
-            0.5 / (1 + np.exp(-60 * (half - 0.04))) + 0.5 / (1 + np.exp(-60 * (half - 0.46)))
-        )  # fmt: skip
+        depth = (
+            sign
+            * size
+            * (0.5 / (1 + np.exp(-60 * (half - 0.04))) + 0.5 / (1 + np.exp(-60 * (half - 0.46))))
+        )
         middle = sign * (size + 0.05)
         if side in ("top", "bottom"):
             self.axes.plot(x + t * length, y + depth, color=INK, linewidth=1.2, zorder=4)
@@ -279,40 +325,60 @@ class Canvas:
         """The frame around the patch that is spoken of."""
         self.axes.add_patch(
             Rectangle(
-                (x, y), size, size, fill=False, edgecolor=colour, linewidth=3.0, zorder=5,
+                (x, y),
+                size,
+                size,
+                fill=False,
+                edgecolor=colour,
+                linewidth=3.0,
+                zorder=5,
             )
-        )  # fmt: skip
+        )
 
     def outline(self, x: float, y: float, width: float, height: float) -> None:
         """A thin grey edge, so that a white picture ends visibly."""
         self.axes.add_patch(
-            Rectangle((x, y), width, height, fill=False, edgecolor="#888888", linewidth=0.8,
-                      zorder=3)
-        )  # fmt: skip
+            Rectangle(
+                (x, y), width, height, fill=False, edgecolor="#888888", linewidth=0.8, zorder=3
+            )
+        )
 
     def measure(self, start: Point, end: Point) -> None:
         """A line with a head at both ends, along what is measured."""
         self.axes.add_patch(
             FancyArrowPatch(
-                start, end, arrowstyle="<|-|>,head_length=3.5,head_width=2", mutation_scale=1.1,
-                color=INK, linewidth=1.2, shrinkA=0, shrinkB=0, zorder=4, joinstyle="miter",
+                start,
+                end,
+                arrowstyle="<|-|>,head_length=3.5,head_width=2",
+                mutation_scale=1.1,
+                color=INK,
+                linewidth=1.2,
+                shrinkA=0,
+                shrinkB=0,
+                zorder=4,
+                joinstyle="miter",
             )
-        )  # fmt: skip
+        )
 
     def ray(self, start: Point, end: Point, colour: str, width: float) -> None:
         """One of many lines that leave a point, with a dot at its end."""
         self.axes.plot(
-            [start[0], end[0]], [start[1], end[1]], color=colour, linewidth=width, zorder=4,
+            [start[0], end[0]],
+            [start[1], end[1]],
+            color=colour,
+            linewidth=width,
+            zorder=4,
             solid_capstyle="round",
-        )  # fmt: skip
+        )
         self.axes.plot(end[0], end[1], marker="o", markersize=3 + width, color=colour, zorder=4)
 
     def arc(self, start: float, end: float, y: float, depth: float, role: str) -> None:
         """A half ellipse from (start, y) to (end, y), ``depth`` inches deep, with a head."""
         t = np.linspace(0, math.pi, 40)
         x = (start + end) / 2 + (start - end) / 2 * np.cos(t)
-        self.axes.plot(x[:-2], (y + depth * np.sin(t))[:-2], color=ROLES[role], linewidth=2.4,
-                       zorder=4)  # fmt: skip
+        self.axes.plot(
+            x[:-2], (y + depth * np.sin(t))[:-2], color=ROLES[role], linewidth=2.4, zorder=4
+        )
         tip = (float(x[-4]), float(y + depth * np.sin(t[-4]))), (float(x[-1]), y)
         self.arrow(*tip, colour=ROLES[role], width=2.4)
 
@@ -321,9 +387,11 @@ class Canvas:
         options: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": 1}
         self.axes.imshow(
             pixels[..., 0] if pixels.shape[-1] == 1 else pixels,
-            extent=(x, x + width, y + height, y), zorder=3, aspect="auto",
+            extent=(x, x + width, y + height, y),
+            zorder=3,
+            aspect="auto",
             **(options if pixels.shape[-1] == 1 else {}),
-        )  # fmt: skip
+        )
         # imshow takes the limits of the axes for itself.
         self._restore_limits()
         return Box(x, y, width, height)
@@ -408,9 +476,19 @@ class _Letters(NamedTuple):
 def _letters(config: Any) -> _Letters:
     if config is None:
         return _Letters(
-            "(B, C, H, W)", "(B, N, C·P·P)", "(B, N, D)", "(B, 1+N, D)", "(B, D)", "(B, K)",
-            "L", True, 0, "learned", "cls", True,
-        )  # fmt: skip
+            "(B, C, H, W)",
+            "(B, N, C·P·P)",
+            "(B, N, D)",
+            "(B, 1+N, D)",
+            "(B, D)",
+            "(B, K)",
+            "L",
+            True,
+            0,
+            "learned",
+            "cls",
+            True,
+        )
     try:
         size, patch, channels = config.image_size, config.patch_size, config.in_channels
         height, width = (size, size) if isinstance(size, int) else size
@@ -425,11 +503,19 @@ def _letters(config: Any) -> _Letters:
         ) from None
     total = count + registers + int(class_token)
     return _Letters(
-        f"(B, {channels}, {height}, {width})", f"(B, {count}, {channels * patch * patch})",
-        f"(B, {count}, {dim})", f"(B, {total}, {dim})", f"(B, {dim})",
-        f"(B, {classes})" if classes else "", str(depth), class_token, registers, positions, pool,
+        f"(B, {channels}, {height}, {width})",
+        f"(B, {count}, {channels * patch * patch})",
+        f"(B, {count}, {dim})",
+        f"(B, {total}, {dim})",
+        f"(B, {dim})",
+        f"(B, {classes})" if classes else "",
+        str(depth),
+        class_token,
+        registers,
+        positions,
+        pool,
         getattr(config, "pool_norm", "before") == "before",
-    )  # fmt: skip
+    )
 
 
 @style()
@@ -462,10 +548,11 @@ def model_diagram(
     left, width, high, gap = 0.12, 2.75, 0.36, 0.34
     middle = left + width / 2
     pictures = left + width + 0.32
-    extra = [
-        *(["class token"] if text.class_token else []),
-        *([f"{text.registers} registers"] if text.registers else []),
-    ]
+    extra = {
+        (True, False): "put class token in front",
+        (True, True): f"class token + {text.registers} registers",
+        (False, True): f"put {text.registers} registers in front",
+    }.get((text.class_token, text.registers > 0))
     canvas = Canvas(WIDTH, 8.0, title)
     y = 0.06
 
@@ -488,10 +575,16 @@ def model_diagram(
 
     def vectors(top: float, count: int, role: str = "token", front: int = 0) -> None:
         canvas.tokens(
-            pictures, top, count, size=(0.16, 0.2 if role == "position" else 0.44), gap=0.06,
-            role=role, class_token=front > 0, parts=2 if role == "position" else 4,
+            pictures,
+            top,
+            count,
+            size=(0.16, 0.2 if role == "position" else 0.44),
+            gap=0.06,
+            role=role,
+            class_token=front > 0,
+            parts=2 if role == "position" else 4,
             strength=0.25 if muted("embeddings") else 0.75,
-        )  # fmt: skip
+        )
 
     pixels = _example(None)
     side = 0.8
@@ -507,7 +600,7 @@ def model_diagram(
     step(text.embedded, "embeddings")
     front = box
     if extra:
-        front = part("put " + " and ".join(extra) + " in front", "class_token", "embeddings")
+        front = part(extra, "class_token", "embeddings")
         y += 0.1 if text.positions != "none" else 0
     if text.positions != "none":
         box = part("add positions", "position", "embeddings")
@@ -535,20 +628,26 @@ def model_diagram(
         centre = top + high / 2
         canvas.arrow((there, row), (here, row), (here, top), colour=ink)
         canvas.arrow((there, row), (there, centre - 0.13), colour=ink)
-        canvas.box(here - 0.36, top, 0.72, high, "norm", "norm", muted=quiet,
-                   strong=strong("blocks"))  # fmt: skip
+        canvas.box(
+            here - 0.36, top, 0.72, high, "norm", "norm", muted=quiet, strong=strong("blocks")
+        )
         canvas.arrow((here + 0.36, centre), (here + 0.58, centre), colour=ink)
-        canvas.box(here + 0.58, top, 1.02, high, kind, role, muted=muted(*parts),
-                   strong=strong(*parts))  # fmt: skip
+        canvas.box(
+            here + 0.58, top, 1.02, high, kind, role, muted=muted(*parts), strong=strong(*parts)
+        )
         canvas.arrow((here + 1.6, centre), (there - 0.13, centre), colour=ink)
         canvas.sum(there, centre, muted=quiet)
         row = top + high + 0.12
         canvas.line((there, centre + 0.13), (there, row), colour=ink)
     canvas.line((there, row), (middle, row), (middle, y + frame_height), colour=ink)
     canvas.label(
-        pictures, y + frame_height / 2, f"{text.depth} blocks,\none after\nanother", ha="left",
-        colour=MUTED_INK if muted("blocks", "attention") else INK, bold=strong("blocks"),
-    )  # fmt: skip
+        pictures,
+        y + frame_height / 2,
+        f"{text.depth} blocks,\none after\nanother",
+        ha="left",
+        colour=MUTED_INK if muted("blocks", "attention") else INK,
+        bold=strong("blocks"),
+    )
     y += frame_height
 
     step(text.tokens, "blocks", "attention", "head")
@@ -568,11 +667,19 @@ def model_diagram(
         for i, value in enumerate((0.12, 0.3, 0.9, 0.2, 0.1)):
             strength = 0.45 if value < 0.5 else 1.0
             canvas.cell(
-                pictures + i * 0.22, box.y + high - 0.8 * value, 0.16, 0.8 * value, "head",
+                pictures + i * 0.22,
+                box.y + high - 0.8 * value,
+                0.16,
+                0.8 * value,
+                "head",
                 strength=strength * (0.4 if muted("head") else 1.0),
-            )  # fmt: skip
+            )
         ink = MUTED_INK if muted("head") else INK
-        canvas.line((pictures - 0.04, box.y + high), (pictures + 1.08, box.y + high), colour=ink)
+        canvas.line(
+            (pictures - 0.04, box.y + high + 0.02),
+            (pictures + 1.08, box.y + high + 0.02),
+            colour=ink,
+        )
         step(text.logits, "head")
         canvas.label(middle, y + 0.12, "one score for each class", colour=ink)
         y += 0.26
@@ -622,11 +729,17 @@ def block_diagram(
         for i, (label, kind) in enumerate(boxes):
             box = canvas.box(left, top + i * pitch, width, high, label, kind)
             if label == "MLP" and inside:
-                canvas.label(left + width + 0.1, box.centre[1], "D → 4D\n→ D", ha="left",
-                             colour=SHAPE_INK)  # fmt: skip
+                canvas.label(
+                    left + width + 0.1, box.centre[1], "D → 4D\n→ D", ha="left", colour=SHAPE_INK
+                )
             if label == "attention":
-                canvas.label(left + width + 0.1, box.centre[1], "tokens\nmix here", ha="left",
-                             colour=SHAPE_INK)  # fmt: skip
+                canvas.label(
+                    left + width + 0.1,
+                    box.centre[1],
+                    "tokens\nmix here",
+                    ha="left",
+                    colour=SHAPE_INK,
+                )
             if i:
                 canvas.arrow((box.top[0], box.y - 0.24), box.top)
         join = box.y + box.height + 0.2
@@ -695,8 +808,14 @@ def attention_diagram(*, shapes: bool = True, title: str | None = None) -> Figur
         y += high + gap
     size = 0.2
     for (i, j), value in np.ndenumerate(weights):
-        canvas.cell(columns[2] - 0.06 + j * size, y - gap - 0.94 + i * size, size, size,
-                    "attention", strength=0.06 + float(value))  # fmt: skip
+        canvas.cell(
+            columns[2] - 0.06 + j * size,
+            y - gap - 0.94 + i * size,
+            size,
+            size,
+            "attention",
+            strength=0.06 + float(value),
+        )
     canvas.label(columns[2] + 0.34, y - gap + 0.1, "each row\nsums to 1", colour=SHAPE_INK)
     lane = columns[2] + 1.25
     canvas.arrow((lane, values_from), (lane, y))
@@ -707,8 +826,9 @@ def attention_diagram(*, shapes: bool = True, title: str | None = None) -> Figur
     canvas.arrow((middle, y), (middle, y + gap))
     shape(middle + 0.1, y + 0.17, "(B, h, N, d)")
     y += gap
-    canvas.box(left, y, WIDTH - 2 * left, high, "heads side by side, output projection",
-               "attention")  # fmt: skip
+    canvas.box(
+        left, y, WIDTH - 2 * left, high, "heads side by side, output projection", "attention"
+    )
     y += high
     canvas.arrow((middle, y), (middle, y + gap))
     shape(middle + 0.1, y + 0.17, "(B, N, D)")
@@ -738,14 +858,21 @@ def heads_diagram(heads: int = 3, *, title: str | None = None) -> Figure:
 
     def whole(y: float) -> None:
         for i in range(12):
-            canvas.cell(left + i * cell, y, cell, 0.3, "attention",
-                        strength=float(strengths[i // each]))  # fmt: skip
+            canvas.cell(
+                left + i * cell, y, cell, 0.3, "attention", strength=float(strengths[i // each])
+            )
 
     def parts(y: float) -> None:
         for k in range(heads):
             for i in range(each):
-                canvas.cell(left + k * (group + gap) + i * size, y, size, 0.3, "attention",
-                            strength=float(strengths[k]))  # fmt: skip
+                canvas.cell(
+                    left + k * (group + gap) + i * size,
+                    y,
+                    size,
+                    0.3,
+                    "attention",
+                    strength=float(strengths[k]),
+                )
 
     centres = [left + k * (group + gap) + group / 2 for k in range(heads)]
     froms = [left + (k + 0.5) * each * cell for k in range(heads)]
@@ -851,9 +978,11 @@ def patch_cut_diagram(
     canvas.brace(start, end, length, f"P·P = {patch_size * patch_size} numbers{each}")
     last = max(end + 0.4, y + 1.2)
     canvas.label(
-        WIDTH / 2, last + 0.14,
-        f"one vector of C·P·P = {channels * patch_size * patch_size} numbers", bold=True,
-    )  # fmt: skip
+        WIDTH / 2,
+        last + 0.14,
+        f"one vector of C·P·P = {channels * patch_size * patch_size} numbers",
+        bold=True,
+    )
     canvas.resize(last + 0.32)
     return canvas.figure
 
@@ -885,15 +1014,16 @@ def embedding_diagram(*, class_token: bool = True, title: str | None = None) -> 
     y = 0.14
     texts(y, numbers, first)
     y += 0.14
-    canvas.tokens(start + first * front, y, count, size=(width, 0.84), gap=gap, role="image",
-                  parts=6)  # fmt: skip
+    canvas.tokens(
+        start + first * front, y, count, size=(width, 0.84), gap=gap, role="image", parts=6
+    )
     canvas.label(right, y + 0.42, "patches\n(B, N, C·P·P)", ha="left")
     y += 0.84
     for i in range(count):
         canvas.arrow((centre(first + i), y + 0.03), (centre(first + i), y + 0.28))
     y += 0.28
     span = count * front - gap
-    canvas.box(start + first * front - 0.06, y, span + 0.12, 0.38, "linear projection", "token")
+    canvas.box(start + first * front - 0.02, y, span + 0.04, 0.38, "linear projection", "token")
     canvas.label(right, y + 0.19, "the same\nfor each patch", ha="left", colour=SHAPE_INK)
     y += 0.38
     for i in range(count):
@@ -965,8 +1095,9 @@ def sequence_order_diagram(
     for index in range(count):
         i, j = divmod(index, cols)
         role, strength = paint(index)
-        canvas.cell(left + j * side, top + i * side, side, side, role, str(index),
-                    strength=strength)  # fmt: skip
+        canvas.cell(
+            left + j * side, top + i * side, side, side, role, str(index), strength=strength
+        )
     y = top + rows * side
     canvas.arrow((WIDTH / 2, y + 0.06), (WIDTH / 2, y + 0.34))
     # The sequence, or what of it lies around the patch.
@@ -981,8 +1112,9 @@ def sequence_order_diagram(
     y += 1.5
     for index in range(first, last + 1):
         role, strength = paint(index)
-        canvas.cell(left + (index - first) * cell, y, cell, 0.36, role, str(index),
-                    strength=strength)  # fmt: skip
+        canvas.cell(
+            left + (index - first) * cell, y, cell, 0.36, role, str(index), strength=strength
+        )
     for edge, hidden, x in (
         (first, first > 0, left - 0.12),
         (last, last < count - 1, left + shown * cell + 0.12),
@@ -1002,8 +1134,9 @@ def sequence_order_diagram(
             canvas.label(
                 place(index) if below else (place(middle) + place(index)) / 2,
                 base + 0.34 if below else base - depth - 0.13,
-                f"{step:+d}".replace("-", "−"), bold=True,
-            )  # fmt: skip
+                f"{step:+d}".replace("-", "−"),
+                bold=True,
+            )
     y += 0.36 + 0.56
     for role, text in (
         ("attention", f"patch {middle}"),
@@ -1035,16 +1168,30 @@ def comparison_diagram(*, title: str | None = None) -> Figure:
     drawn = np.random.default_rng(4).uniform(0.1, 1, (cells, cells))
     near = np.zeros((cells, cells))
     near[asks[0] - 1 : asks[0] + 2, asks[1] - 1 : asks[1] + 2] = [
-        [0.35, 0.6, 0.35], [0.6, 1.0, 0.6], [0.35, 0.6, 0.35],
-    ]  # fmt: skip
+        [0.35, 0.6, 0.35],
+        [0.6, 1.0, 0.6],
+        [0.35, 0.6, 0.35],
+    ]
     rows = (
-        ("feed-forward layer", drawn, ROLES["mlp"],
-         "sees the whole image;\na fixed weight for each\nplace, learned apart"),
-        ("convolution", near, "#555555",
-         "sees the neighbours;\nthe same fixed weights\nat every place"),
-        ("attention", alike, ROLES["attention"],
-         "sees the whole image;\nweights come from what\nis in the image"),
-    )  # fmt: skip
+        (
+            "feed-forward layer",
+            drawn,
+            ROLES["mlp"],
+            "sees the whole image;\na fixed weight for each\nplace, learned apart",
+        ),
+        (
+            "convolution",
+            near,
+            "#555555",
+            "sees the neighbours;\nthe same fixed weights\nat every place",
+        ),
+        (
+            "attention",
+            alike,
+            ROLES["attention"],
+            "sees the whole image;\nweights come from what\nis in the image",
+        ),
+    )
     size, y = 1.8, 0.08
     side = size / cells
     for k, (name, weights, colour, text) in enumerate(rows):
@@ -1129,8 +1276,9 @@ def _draw_letter(canvas: Canvas, letter: str, x: float, y: float) -> None:
     elif letter in "hd":
         for k, strength in enumerate((0.35, 0.6, 0.9)):
             for i in range(3):
-                canvas.cell(x + 0.86, y + 0.1 + k * 0.39 + i * 0.1, 0.3, 0.1, "attention",
-                            strength=strength)  # fmt: skip
+                canvas.cell(
+                    x + 0.86, y + 0.1 + k * 0.39 + i * 0.1, 0.3, 0.1, "attention", strength=strength
+                )
         if letter == "h":
             canvas.brace(x + 1.22, y + 0.1, 1.08, "", side="right")
             canvas.label(x + 1.42, y + 0.64, "h parts", ha="left", bold=True)
@@ -1144,8 +1292,14 @@ def _draw_letter(canvas: Canvas, letter: str, x: float, y: float) -> None:
         canvas.label(x + 1.86, y + 0.63, "L", bold=True)
     else:
         for i, value in enumerate((0.2, 0.45, 1.0, 0.3, 0.15, 0.25)):
-            canvas.cell(x + 0.44 + i * 0.22, y + 0.9 - 0.78 * value, 0.16, 0.78 * value, "head",
-                        strength=1.0 if value > 0.5 else 0.45)  # fmt: skip
+            canvas.cell(
+                x + 0.44 + i * 0.22,
+                y + 0.9 - 0.78 * value,
+                0.16,
+                0.78 * value,
+                "head",
+                strength=1.0 if value > 0.5 else 0.45,
+            )
         canvas.brace(x + 0.44, y + 0.95, 1.26, "", size=0.08)
         canvas.label(x + 1.07, y + 1.15, "K", bold=True)
 
@@ -1200,9 +1354,15 @@ def front_picture(image: Any = None, *, title: str | None = None) -> Figure:
     canvas.box(2.32, 3.28, 0.78, 0.34, "", "mlp")
     canvas.arrow((3.44, 3.13), (3.66, 3.13), width=2.2)
     for i, value in enumerate((0.14, 0.3, 1.0, 0.2)):
-        canvas.cell(3.76 + i * 0.24, 3.68 - 1.0 * value, 0.18, value, "head",
-                    strength=1.0 if value > 0.5 else 0.45)  # fmt: skip
-    canvas.line((3.72, 3.68), (4.7, 3.68))
+        canvas.cell(
+            3.76 + i * 0.24,
+            3.68 - 1.0 * value,
+            0.18,
+            value,
+            "head",
+            strength=1.0 if value > 0.5 else 0.45,
+        )
+    canvas.line((3.72, 3.7), (4.7, 3.7))
     for x, text in ((0.9, "tokens"), (2.76, "blocks"), (4.21, "class")):
         canvas.label(x, 3.92, text)
     canvas.resize(4.08)
@@ -1217,9 +1377,18 @@ class PagePicture(NamedTuple):
 
 
 LETTER_NAMES: dict[str, str] = {
-    "B": "batch", "C": "channels", "H": "height", "W": "width", "P": "patch", "N": "tokens",
-    "D": "dim", "h": "heads", "d": "head-dim", "L": "blocks", "K": "classes",
-}  # fmt: skip
+    "B": "batch",
+    "C": "channels",
+    "H": "height",
+    "W": "width",
+    "P": "patch",
+    "N": "tokens",
+    "D": "dim",
+    "h": "heads",
+    "d": "head-dim",
+    "L": "blocks",
+    "K": "classes",
+}
 LETTER_ALTS: dict[str, str] = {
     "B": "Three images in a stack.",
     "C": "The red, green and blue planes of one image.",

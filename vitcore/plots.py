@@ -23,6 +23,7 @@ from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from matplotlib.patheffects import withStroke
+from matplotlib.rcsetup import cycler
 from matplotlib.ticker import MaxNLocator, NullFormatter
 
 __all__ = [
@@ -106,7 +107,7 @@ STYLE: dict[str, Any] = {
     "savefig.facecolor": "white",
     "savefig.transparent": False,
     "savefig.dpi": DPI,
-    "axes.prop_cycle": matplotlib.cycler(color=list(CYCLE)),
+    "axes.prop_cycle": cycler(color=list(CYCLE)),
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
@@ -547,9 +548,13 @@ def plot_confusion(
                 if counts[i, j]:
                     dark = i != j and wrong[i, j] > 0.42 * top
                     ax.text(
-                        j, i, f"{counts[i, j]:g}", ha="center", va="center",
+                        j,
+                        i,
+                        f"{counts[i, j]:g}",
+                        ha="center",
+                        va="center",
                         color="white" if dark else "black",
-                    )  # fmt: skip
+                    )
     ticks = list(range(0, size, 1 if size <= 12 else math.ceil(size / 10)))
     ax.set_xticks(ticks, [names[i] for i in ticks])
     ax.set_yticks(ticks, [names[i] for i in ticks])
@@ -732,13 +737,22 @@ def plot_bars(
         if len(seeds) > 1:
             ax.hlines(row, seeds.min(), seeds.max(), color=colour, linewidth=1.6)
             ax.plot(
-                seeds, np.full(len(seeds), row), linestyle="", marker="o", color="black",
-                markersize=4, alpha=0.75,
-            )  # fmt: skip
+                seeds,
+                np.full(len(seeds), row),
+                linestyle="",
+                marker="o",
+                color="black",
+                markersize=4,
+                alpha=0.75,
+            )
         ax.annotate(
-            number_format.format(mean), (seeds.max(), row), xytext=(7, 0),
-            textcoords="offset points", va="center", path_effects=halo(),
-        )  # fmt: skip
+            number_format.format(mean),
+            (seeds.max(), row),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            path_effects=halo(),
+        )
     for i, (label, value) in enumerate((reference or {}).items()):
         ax.axvline(
             value, color="black", linestyle=("--", ":", "-.")[i % 3], linewidth=1.4, label=label
@@ -824,9 +838,12 @@ def plot_heatmap(
             ax.set_visible(False)
             continue
         mesh = ax.imshow(
-            stack[i], cmap=DIVERGING if diverging else SEQUENTIAL, vmin=low, vmax=high,
+            stack[i],
+            cmap=DIVERGING if diverging else SEQUENTIAL,
+            vmin=low,
+            vmax=high,
             aspect="equal" if 0.25 <= rows / cols <= 1.6 else "auto",
-        )  # fmt: skip
+        )
         if annotate:
             _write_cells(ax, stack[i], low, high, diverging, number_format)
         _cell_ticks(ax, "x", cols, column_labels)
@@ -859,9 +876,13 @@ def _write_cells(
         level = (value - low) / (high - low)
         dark = abs(level - 0.5) > 0.36 if diverging else level > 0.5
         ax.text(
-            j, i, number_format.format(value), ha="center", va="center",
+            j,
+            i,
+            number_format.format(value),
+            ha="center",
+            va="center",
             color="white" if dark else "black",
-        )  # fmt: skip
+        )
 
 
 def _cell_ticks(ax: Any, axis: str, size: int, labels: Sequence[Any] | None) -> None:
@@ -936,16 +957,25 @@ def show_patches(
         framed = index in marked
         ax.add_patch(
             Rectangle(
-                (left, top), 1, 1, fill=False, zorder=2,
+                (left, top),
+                1,
+                1,
+                fill=False,
+                zorder=2,
                 edgecolor=ROLES["attention"] if framed else ROLES["image"],
                 linewidth=3.0 if framed else 1.0,
             )
-        )  # fmt: skip
+        )
         if numbers and row % step == 0 and col % step == 0:
             ax.text(
-                left + 0.05, top + 0.04, str(index), ha="left", va="top", zorder=3,
+                left + 0.05,
+                top + 0.04,
+                str(index),
+                ha="left",
+                va="top",
+                zorder=3,
                 path_effects=halo(),
-            )  # fmt: skip
+            )
     ax.set_xlim(-0.04, cols * (1 + gap) - gap + 0.04)
     ax.set_ylim(rows * (1 + gap) - gap + 0.04, -0.04)
     ax.set_aspect("equal")
@@ -1015,11 +1045,15 @@ def show_token_sequence(
             framed = index in marked
             ax.add_patch(
                 Rectangle(
-                    (left, top), 0.88, 0.88, fill=False, zorder=2,
+                    (left, top),
+                    0.88,
+                    0.88,
+                    fill=False,
+                    zorder=2,
                     edgecolor=ROLES["attention"] if framed else ROLES["image"],
                     linewidth=3.0 if framed else 1.0,
                 )
-            )  # fmt: skip
+            )
         if index is None or place % step == 0:
             ax.text(left + 0.44, top + 0.92, text, ha="center", va="top")
     ax.set_xlim(-0.04, columns - 0.08)
@@ -1085,7 +1119,7 @@ def plot_similarity(
     cell = min(WIDTH / columns, 2.2)
     fig = _figure(title, figsize, (WIDTH, down * (cell * rows / cols + 0.24) + 0.7))
     axes = _grid_of_axes(fig, len(chosen), columns)
-    mesh = None
+    mesh: Any = None
     for ax, index in zip(axes, chosen, strict=True):
         mesh = ax.imshow(similarity[index].reshape(rows, cols), cmap=colours, vmin=low, vmax=1)
         row, col = divmod(index, cols)
@@ -1251,16 +1285,28 @@ def plot_attention_arrows(
         share = row_of[index] / greatest
         if index != start:
             arrow = FancyArrowPatch(
-                (from_col + 0.5, from_row + 0.5), (col + 0.5, row + 0.5),
-                arrowstyle="-|>", mutation_scale=10 + 14 * share, linewidth=1.0 + 5.0 * share,
-                color=ROLES["attention"], connectionstyle="arc3,rad=0.12", shrinkA=6, shrinkB=2,
-                zorder=4, path_effects=halo("white", 1.0 + 5.0 * share + 2.0),
-            )  # fmt: skip
+                (from_col + 0.5, from_row + 0.5),
+                (col + 0.5, row + 0.5),
+                arrowstyle="-|>",
+                mutation_scale=10 + 14 * share,
+                linewidth=1.0 + 5.0 * share,
+                color=ROLES["attention"],
+                connectionstyle="arc3,rad=0.12",
+                shrinkA=6,
+                shrinkB=2,
+                zorder=4,
+                path_effects=halo("white", 1.0 + 5.0 * share + 2.0),
+            )
             ax.add_patch(arrow)
         ax.text(
-            col + 0.5, row + 0.96, f"{100 * row_of[index]:.0f} %", ha="center", va="bottom",
-            path_effects=halo(), zorder=6,
-        )  # fmt: skip
+            col + 0.5,
+            row + 0.96,
+            f"{100 * row_of[index]:.0f} %",
+            ha="center",
+            va="bottom",
+            path_effects=halo(),
+            zorder=6,
+        )
     _frame_patch(ax, from_row, from_col)
     ax.set_xlim(-0.03, cols + 0.03)
     ax.set_ylim(rows + 0.03, -0.03)

@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: MIT
+"""Pictures of data and results: what they show, that they can be read, and what they refuse."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch
+from matplotlib.rcsetup import cycler
+from picture_helpers import check_readable, texts_of, unreadable
+from PIL import Image
+
+from vitcore import plots
+
+
+@pytest.fixture
+def grey() -> torch.Tensor:
+    return (
+        torch.arange(8 * 28 * 28, dtype=torch.int64)
+        .remainder(256)
+        .to(torch.uint8)
+        .view(8, 1, 28, 28)
+    )
+
+
+@pytest.fixture
+def colour() -> torch.Tensor:
+    return torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def words(fig: Figure) -> list[str]:
+    return [text for text, _ in texts_of(fig)]
+
+
+def drawing(fig: Figure) -> Any:
+    """The figure's first axes; what stands in them has no one type."""
+    return fig.axes[0]
+
+
+def visible_axes(fig: Figure) -> list[Any]:
+    return [ax for ax in fig.axes if ax.get_visible()]
+
+
+HISTORY = [
+    {
+        "epoch": i + 1, "train_loss": 1.9 / (i + 1), "val_loss": 2.0 / (i + 1),
+        "train_accuracy": 1 - 0.1 / (i + 1), "val_accuracy": 1 - 0.2 / (i + 1), "lr": 1e-3,
+    }
+    for i in range(12)
+]  # fmt: skip
+
+
+# --- the style and the way to the page --------------------------------------------------------
+
+
+def test_the_style_holds_inside_and_leaves_nothing_behind() -> None:
+    before = matplotlib.rcParams["font.size"]
+    with plots.style():
+        assert matplotlib.rcParams["font.size"] == plots.FONT_SIZE
+        assert matplotlib.rcParams["savefig.facecolor"] == "white"
+    assert matplotlib.rcParams["font.size"] == before
+
+
+def test_use_style_stays() -> None:
+    with matplotlib.rc_context():
+        plots.use_style()
+        assert matplotlib.rcParams["font.size"] == plots.FONT_SIZE
+        assert matplotlib.rcParams["axes.prop_cycle"] == cycler(color=list(plots.CYCLE))
+
+
+def test_colours_of_lines_can_be_told_from_white_and_from_each_other() -> None:
+    assert len(set(plots.CYCLE)) == len(plots.CYCLE)
+    assert plots.PALETTE["yellow"] not in plots.CYCLE
+    assert plots.tint("#000000", 0) == (1, 1, 1)
+    assert plots.tint("#FF0000", 1) == (1, 0, 0)
+
+
+def test_the_same_figure_gives_the_same_bytes() -> None:
+    def draw() -> bytes:
+        return plots.to_png(plots.plot_history(HISTORY, title="A run"))
+
+    assert draw() == draw()
+
+
+def test_html_carries_the_alternative_text_and_fits_a_phone() -> None:
+    text = plots.to_html(plots.plot_history(HISTORY), 'loss < 1, "validation" & training')
+    assert 'alt="loss &lt; 1, &quot;validation&quot; &amp; training"' in text
+    assert "max-width: 100%" in text
+    assert text.startswith('<img src="data:image/png;base64,')
+
+
+def test_a_figure_shows_itself_with_its_title() -> None:
+    title = "A run with a long title that is broken into two lines"
+    named: Any = plots.plot_history(HISTORY, title=title)
+    assert f'alt="{title}"' in named._repr_html_()
+    nameless: Any = plots.plot_history(HISTORY)
+    assert 'alt="figure"' in nameless._repr_html_()
+
+
+def test_show_refuses_what_has_no_text() -> None:
+    fig = plots.plot_history(HISTORY)
+    with pytest.raises(ValueError, match="alternative text"):
+        plots.show(fig, alt=" ")
+    with pytest.raises(TypeError, match="got NoneType"):
+        plots.show(None, alt="nothing")  # type: ignore[arg-type]
+
+
+def test_show_is_quiet_outside_a_notebook(capsys: pytest.CaptureFixture[str]) -> None:
+    plots.show(plots.plot_history(HISTORY), alt="curves")
+    assert capsys.readouterr().out == ""
+
+
+def test_show_in_a_notebook_gives_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython
+    import IPython.display
+    from matplotlib import pyplot
+
+    shown: list[dict[str, str]] = []
+    fig = pyplot.figure()
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
+    plots.show(fig, alt="an empty\n  sheet")
+    assert len(shown) == 1
+    assert shown[0]["text/plain"] == "an empty sheet"
+    assert 'alt="an empty sheet"' in shown[0]["text/html"]
+    # Closed, so that the notebook does not show it a second time.
+    assert not pyplot.fignum_exists(fig.number)
+
+
+def test_the_functions_leave_pyplot_alone() -> None:
+    code = (
+        "import sys, numpy as np; from vitcore import diagrams, plots;"
+        "plots.show(plots.plot_heatmap(np.eye(3)), alt='x'); diagrams.block_diagram();"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_judge_of_readability_sees_what_is_wrong() -> None:
+    with plots.style():
+        fig = plots.Picture(figsize=(2, 1))
+        fig.text(0.9, 0.5, "cut off at the edge")
+        fig.text(0.1, 0.2, "on another")
+        fig.text(0.12, 0.22, "below")
+    problems = unreadable(fig)
+    assert any("leaves the figure" in p for p in problems)
+    assert any("lies on" in p for p in problems)
+
+
+# --- every function: readable -----------------------------------------------------------------
+
+
+def weights(*shape: int) -> np.ndarray:
+    raw = np.random.default_rng(0).exponential(size=shape)
+    return raw / raw.sum(-1, keepdims=True)
+
+
+def pictures() -> dict[str, Figure]:
+    rng = np.random.default_rng(0)
+    digits = torch.from_numpy(rng.integers(0, 256, (16, 1, 28, 28), dtype=np.uint8))
+    photos = torch.from_numpy(rng.random((12, 3, 32, 32)))
+    names = ["aquarium_fish", "apple", "sweet_pepper", "willow_tree"]
+    counts = rng.integers(0, 9, (10, 10)) + np.diag(rng.integers(900, 1135, 10))
+    seeds = {"the whole model": [97.1, 97.3], "no residual around attention": [80, 82, 79.0]}
+    title = "A title that is long enough to need a second line (stand-in)"
+    return {
+        "digits": plots.show_images(digits, list(range(10)) + [0] * 6, title=title),
+        "photos": plots.show_images(photos, torch.arange(12) % 4, classes=names),
+        "one": plots.show_images(digits[:1]),
+        "mistakes": plots.plot_mistakes(
+            digits, [1] * 16, [7] * 16, torch.full((16,), 0.993), title=title
+        ),
+        "mistaken photos": plots.plot_mistakes(photos[:4], range(4), [1, 2, 3, 0], classes=names),
+        "history": plots.plot_history(HISTORY, title=title),
+        "short history": plots.plot_history([{"train_loss": 1.0}]),
+        "confusion": plots.plot_confusion(counts, [str(i) for i in range(10)], title=title),
+        "confusion with words": plots.plot_confusion(counts[:4, :4], names),
+        "large confusion": plots.plot_confusion(rng.poisson(1, (100, 100))),
+        "lines": plots.plot_lines(
+            [16, 64, 256, 1024], {"attention": [1, 9, 130, 2000], "MLP": [1, 4, 16, 66]},
+            xlabel="tokens N", ylabel="milliseconds", log=True, fit="power", title=title,
+        ),
+        "lines with seeds": plots.plot_lines(
+            range(13), {"pre-norm": rng.random((5, 13)), "post-norm": rng.random((5, 13))},
+            xlabel="layer", ylabel="norm of the gradient", log="y", reference={"ln 10": 2.3},
+        ),
+        "points": plots.plot_lines(
+            range(5), {"a line with a rather long name": rng.random((3, 5))}, xlabel="x",
+            ylabel="y", spread="points", fit=2,
+        ),
+        "bars": plots.plot_bars(
+            seeds, xlabel="validation accuracy (%)", title=title, highlight="the whole model"
+        ),
+        "dots": plots.plot_bars(
+            seeds, xlabel="validation accuracy (%)", lower=70, reference={"published": 90}
+        ),
+        "heatmap": plots.plot_heatmap(
+            weights(4, 4), row_labels=["cls", *"012"], column_labels=["cls", *"012"],
+            xlabel="key", ylabel="query", title=title,
+        ),
+        "heads": plots.plot_heatmap(
+            weights(4, 17, 17), titles=[f"head {i}" for i in range(4)], xlabel="key",
+            ylabel="query", title=title,
+        ),
+        "three heads": plots.plot_heatmap(weights(3, 5, 5)),
+        "signed": plots.plot_heatmap(rng.normal(size=(16, 64)), diverging=True),
+        "patches": plots.show_patches(digits[0], 7, highlight=[5], title=title),
+        "many patches": plots.show_patches(photos[0], 2),
+        "tokens": plots.show_token_sequence(digits[0], 7, class_token=True, highlight=[3]),
+        "many tokens": plots.show_token_sequence(photos[0], 4, order=rng.permutation(64)),
+        "positions": plots.plot_similarity(rng.normal(size=(1, 65, 8)), (8, 8), prefix_tokens=1),
+        "alike positions": plots.plot_similarity(1 + 0.1 * rng.random((15, 8)), (3, 5)),
+        "map": plots.plot_attention_map(photos[0], weights(17), prefix_tokens=1, query=5),
+        "maps": plots.plot_attention_map(
+            photos[0], weights(6, 16), titles=[f"head {i}" for i in range(6)], title=title
+        ),
+        "arrows": plots.plot_attention_arrows(digits[0], weights(16), query=6, title=title),
+    }  # fmt: skip
+
+
+NAMES = list(pictures())
+
+
+@pytest.fixture(scope="module")
+def drawn() -> dict[str, Figure]:
+    return pictures()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_picture_can_be_read(name: str, drawn: dict[str, Figure]) -> None:
+    if name in ("photos", "one", "digits", "mistakes", "mistaken photos"):
+        # Noise is larger than any photograph; the size is judged on a drawn picture below.
+        assert unreadable(drawn[name]) == []
+    else:
+        check_readable(drawn[name])
+
+
+def test_photographs_stay_small() -> None:
+    from vitcore.diagrams import motif
+
+    images = np.stack([motif(32)] * 12)
+    assert len(plots.to_png(plots.show_images(images))) < 80_000
+
+
+# --- what they show ---------------------------------------------------------------------------
+
+
+def test_show_images_gives_each_image_its_label(grey: torch.Tensor) -> None:
+    fig = plots.show_images(grey, torch.arange(8), columns=3, title="eight")
+    assert [w for w in words(fig) if w.isdigit()] == [str(i) for i in range(8)]
+    shown = visible_axes(fig)
+    assert len(shown) == 8
+    image = shown[3].images[0].get_array()
+    np.testing.assert_allclose(np.asarray(image) * 255, grey[3, 0].numpy(), atol=1e-9)
+
+
+def test_show_images_takes_floats_and_half_precision(colour: torch.Tensor) -> None:
+    for images in (colour, colour.bfloat16(), colour.numpy(), colour.requires_grad_(True)):
+        assert len(visible_axes(plots.show_images(images))) == 6
+
+
+def test_mistakes_say_what_was_true_and_what_was_said(grey: torch.Tensor) -> None:
+    fig = plots.plot_mistakes(grey[:1], [0], [1], [0.876], classes=["cat", "big_dog"])
+    assert "true: cat\nsaid: big dog\n88 % sure" in words(fig)
+
+
+def test_history_draws_both_parts_in_per_cent() -> None:
+    fig = plots.plot_history(HISTORY)
+    loss, accuracy = visible_axes(fig)
+    assert [line.get_label() for line in loss.lines] == ["training", "validation"]
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata()[0], 80)
+    rows = [dict(row, val_loss=None, val_accuracy=None) for row in HISTORY]
+    assert np.isnan(drawing(plots.plot_history(rows)).lines[1].get_ydata()).all()
+
+
+def test_confusion_colours_mistakes_and_not_the_diagonal() -> None:
+    fig = plots.plot_confusion([[900, 4], [0, 800]], ["a", "b"])
+    shades = drawing(fig).images[0].get_array()
+    np.testing.assert_allclose(shades, [[0, 2], [0, 0]])
+    assert {"900", "4", "800"} <= set(words(fig))
+
+
+def test_fitted_power_is_found() -> None:
+    x = np.array([16, 32, 64, 128.0])
+    fig = plots.plot_lines(x, {"time": 3 * x**2}, xlabel="N", ylabel="ms", log=True, fit="power")
+    assert "fit: power 2.00" in words(fig)
+
+
+def test_several_seeds_are_drawn_as_mean_and_band() -> None:
+    fig = plots.plot_lines([0, 1], {"a": [[1, 2], [3, 4]]}, xlabel="x", ylabel="y")
+    ax = drawing(fig)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [2, 3])
+    band = ax.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == 1
+    assert band[:, 1].max() == 4
+
+
+def test_bars_begin_at_zero_and_dots_where_told() -> None:
+    bars = drawing(plots.plot_bars({"a": [90, 92], "b": 80}, xlabel="%"))
+    assert bars.get_xlim()[0] == 0
+    assert [p.get_width() for p in bars.patches] == [91, 80]
+    dots = drawing(plots.plot_bars({"a": [90, 92], "b": 80}, xlabel="%", lower=70))
+    assert dots.get_xlim()[0] == 70
+    assert not dots.patches
+
+
+def test_heatmaps_share_one_scale() -> None:
+    fig = plots.plot_heatmap([[[0.1, 0.9]], [[0.4, 0.6]]])
+    scales = {ax.images[0].get_clim() for ax in visible_axes(fig) if ax.images}
+    assert scales == {(0.0, 0.9)}
+    signed = drawing(plots.plot_heatmap([[-1, 3.0]], diverging=True))
+    assert signed.images[0].get_clim() == (-3, 3)
+    gap = drawing(plots.plot_heatmap([[0.0, np.nan]]))
+    assert gap.images[0].get_clim() == (0, 1)
+
+
+def test_patches_are_numbered_row_by_row_and_lie_where_they_were_cut() -> None:
+    image = torch.arange(16, dtype=torch.uint8).view(1, 4, 4) * 10
+    fig = plots.show_patches(image, 2)
+    assert words(fig) == ["0", "1", "2", "3"]
+    second = drawing(fig).images[1].get_array()
+    np.testing.assert_allclose(np.asarray(second) * 255, [[20, 30], [60, 70]], atol=1e-9)
+    left, right, bottom, top = drawing(fig).images[1].get_extent()
+    assert left > 1
+    assert top == 0
+    assert (right - left) == (bottom - top) == 1
+
+
+def test_sequence_follows_the_order_given() -> None:
+    image = torch.arange(16, dtype=torch.uint8).view(1, 4, 4) * 10
+    fig = plots.show_token_sequence(image, 2, order=[3, 0, 1, 2], class_token=True)
+    assert words(fig) == ["cls", "3", "0", "1", "2"]
+    first = drawing(fig).images[0].get_array()
+    np.testing.assert_allclose(np.asarray(first) * 255, [[100, 110], [140, 150]], atol=1e-9)
+
+
+def test_similarity_of_a_patch_with_itself_is_one() -> None:
+    table = torch.randn(17, 6, generator=torch.Generator().manual_seed(0))
+    fig = plots.plot_similarity(table, (4, 4), patches=[6], prefix_tokens=1)
+    shown = np.asarray(drawing(fig).images[0].get_array())
+    assert shown.shape == (4, 4)
+    assert shown[1, 2] == pytest.approx(1)
+    other = torch.cosine_similarity(table[1 + 6], table[1 + 11], dim=0).item()
+    assert shown[2, 3] == pytest.approx(other, abs=1e-6)
+
+
+def test_map_puts_weight_on_the_right_patch(colour: torch.Tensor) -> None:
+    row = np.zeros(17)
+    row[0], row[1 + 7] = 0.9, 0.1
+    fig = plots.plot_attention_map(colour[0].detach(), row, prefix_tokens=1)
+    layer = np.asarray(drawing(fig).images[1].get_array())[..., 3]
+    assert np.unravel_index(layer.argmax(), layer.shape) == (1, 3)
+    assert (layer > 0).sum() == 1
+    assert "greatest 0.10" in words(fig)
+
+
+def test_arrows_go_to_the_patches_looked_at(grey: torch.Tensor) -> None:
+    row = np.zeros(16)
+    row[[3, 6, 12]] = 0.5, 0.2, 0.3
+    fig = plots.plot_attention_arrows(grey[0], row, query=6)
+    arrows: Any = [p for p in drawing(fig).patches if isinstance(p, FancyArrowPatch)]
+    ends = {p._posA_posB[1] for p in arrows}
+    assert ends == {(3.5, 0.5), (0.5, 3.5)}
+    thick = max(arrows, key=lambda p: p.get_linewidth())
+    assert thick._posA_posB[1] == (3.5, 0.5)
+    assert {"50 %", "20 %", "30 %"} == set(words(fig))
+
+
+def test_png_is_what_was_drawn() -> None:
+    picture = Image.open(io.BytesIO(plots.to_png(plots.plot_heatmap(np.eye(3)))))
+    assert picture.size[0] == round(plots.WIDTH * plots.DPI)
+
+
+# --- what they refuse -------------------------------------------------------------------------
+
+IMAGE = np.zeros((1, 4, 4), np.uint8)
+BAD: list[tuple[str, Any, str]] = [
+    ("rank", lambda: plots.show_images(np.zeros((4, 4))), "must have 4 dimensions"),
+    ("channels last", lambda: plots.show_images(np.zeros((2, 4, 4, 3))), "4 channels"),
+    ("normalised", lambda: plots.show_images(np.full((1, 1, 2, 2), -2.0)), "denormalise"),
+    ("none", lambda: plots.show_images(np.zeros((0, 1, 2, 2))), "no image"),
+    ("too few labels", lambda: plots.show_images(IMAGE[None], [1, 2]), "2 entries for 1"),
+    ("label", lambda: plots.show_images(IMAGE[None], [3], classes=["a"]), "there are 1 classes"),
+    ("columns", lambda: plots.show_images(IMAGE[None], columns=0), "at least 1"),
+    ("too wide", lambda: plots.show_images(IMAGE[None], figsize=(9, 2)), "at most 7 in"),
+    ("no mistakes", lambda: plots.plot_mistakes(np.zeros((0, 1, 2, 2)), [], []), "no mistakes"),
+    ("sure", lambda: plots.plot_mistakes(IMAGE[None], [1], [2], [3.0]), "probabilities"),
+    ("no epoch", lambda: plots.plot_history([]), "no epoch"),
+    ("no loss", lambda: plots.plot_history([{"epoch": 1}]), "train_loss"),
+    ("not square", lambda: plots.plot_confusion(np.zeros((2, 3))), "square"),
+    ("names", lambda: plots.plot_confusion(np.eye(2), ["a"]), "1 names"),
+    ("no line", lambda: plots.plot_lines([1], {}, xlabel="x", ylabel="y"), "no curve"),
+    ("length", lambda: plots.plot_lines([1], {"a": [1, 2]}, xlabel="x", ylabel="y"), "as long"),
+    ("ragged", lambda: plots.plot_lines(
+        [1], {"a": np.array([[1], [1, 2]], dtype=object)}, xlabel="x", ylabel="y"), "ragged"),
+    ("log", lambda: plots.plot_lines(
+        [1], {"a": [1]}, xlabel="x", ylabel="y", log="z"), "log is 'z'"),  # type: ignore[arg-type]
+    ("spread", lambda: plots.plot_lines(
+        [1], {"a": [1]}, xlabel="x", ylabel="y", spread="z"), "spread"),  # type: ignore[arg-type]
+    ("fit", lambda: plots.plot_lines(
+        [0, 1], {"a": [1, 2]}, xlabel="x", ylabel="y", fit="power"), "above zero"),
+    ("degree", lambda: plots.plot_lines(
+        [0, 1], {"a": [1, 2]}, xlabel="x", ylabel="y", fit=2), "less than the 2 points"),
+    ("no bar", lambda: plots.plot_bars({}, xlabel="x"), "no bar"),
+    ("no seed", lambda: plots.plot_bars({"a": []}, xlabel="x"), "no number"),
+    ("highlight", lambda: plots.plot_bars({"a": 1}, xlabel="x", highlight="b"), "lacks"),
+    ("empty", lambda: plots.plot_heatmap(np.zeros((0, 2))), "no value"),
+    ("row labels", lambda: plots.plot_heatmap(np.eye(2), row_labels=["a"]), "row_labels"),
+    ("indivisible", lambda: plots.show_patches(IMAGE, 3), "divides both"),
+    ("patch size", lambda: plots.show_patches(IMAGE, 0), "whole number"),
+    ("patch", lambda: plots.show_patches(IMAGE, 2, highlight=[4]), "0 to 3"),
+    ("order", lambda: plots.show_token_sequence(IMAGE, 2, order=[0, 0, 1, 2]), "once"),
+    ("batch", lambda: plots.plot_similarity(np.zeros((2, 4, 3)), (2, 2)), r"\(N, D\)"),
+    ("grid", lambda: plots.plot_similarity(np.zeros((5, 3)), (2, 2)), "prefix_tokens"),
+    ("negative", lambda: plots.plot_attention_map(IMAGE, [-1.0, 1, 0, 0]), "softmax"),
+    ("no square", lambda: plots.plot_attention_map(IMAGE, [0.2] * 5), "no square"),
+    ("wrong grid", lambda: plots.plot_attention_map(IMAGE, [0.2] * 5, grid=(2, 2)), "2 x 2"),
+    ("titles", lambda: plots.plot_attention_map(IMAGE, [1.0], titles=["a", "b"]), "1 maps"),
+    ("query", lambda: plots.plot_attention_arrows(IMAGE, [1.0], query=1), "0 to 0"),
+    ("top", lambda: plots.plot_attention_arrows(IMAGE, [1.0], query=0, top=0), "at least 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "message"), [b[1:] for b in BAD], ids=[b[0] for b in BAD])
+def test_bad_input_is_named(call: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_whole_numbers_that_are_no_bytes_are_refused() -> None:
+    with pytest.raises(TypeError, match="uint8 or float"):
+        plots.show_images(np.zeros((1, 1, 2, 2), dtype=np.int64))
