@@ -194,6 +194,7 @@ class Links(HTMLParser):
                 self.ids.add(str(told[name]))
 
 
+@functools.cache
 def parse(path: Path) -> Links:
     links = Links()
     links.feed(path.read_text("utf-8"))
