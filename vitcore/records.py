@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "REPOSITORY",
+    "AblationRecord",
     "RunRecord",
     "index_runs",
     "list_runs",
@@ -44,6 +45,7 @@ BRANCH = "main"
 
 RECORD = "record.json"
 WEIGHTS = "model.safetensors"
+ABLATIONS = "ablations"  # the "kind" of a record of many short runs; one training run has none
 FILES = (RECORD, WEIGHTS)
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -139,14 +141,7 @@ class RunRecord:
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> RunRecord:
         """FileNotFoundError where there is none, ValueError where it is not a record."""
-        path = Path(path)
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise FileNotFoundError(f"there is no run record at {path}: check the path.") from None
-        except ValueError as error:
-            raise ValueError(f"{path} is not valid JSON ({error}).") from error
-        return cls.from_dict(values, str(path))
+        return cls.from_dict(_read_json(Path(path)), str(path))
 
     @classmethod
     def from_run(cls, run: Run, dataset: ImageDataset, command: str) -> RunRecord:
@@ -177,13 +172,107 @@ class RunRecord:
         )
 
 
+@dataclass
+class AblationRecord:
+    """Many short runs of one recipe, each with one thing changed: benchmarks/ablations.py.
+
+    commits: of all the code that contributed. seeds: those declared beforehand; complete says
+    whether every variant has them all. variants: by name, with a label, the seeds done and, in
+    their order, test_accuracy and train_loss of each. The rest as in `RunRecord`.
+    """
+
+    kind: str
+    command: str
+    commits: list[str]
+    date: str
+    seeds: list[int]
+    dataset: str
+    source: str
+    split: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    parameters: int
+    recipe: dict[str, Any]
+    test_images: int
+    wall_seconds: float
+    complete: bool
+    variants: dict[str, dict[str, Any]]
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        return {**values, **values.pop("more")}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], name: str = "the record") -> AblationRecord:
+        """Checks what is there; ValueError names what is missing or does not fit together."""
+        if not isinstance(values, Mapping) or values.get("kind") != ABLATIONS:
+            raise ValueError(f'{name} must be a JSON object whose kind is "{ABLATIONS}".')
+        known = [f.name for f in dataclasses.fields(cls) if f.name != "more"]
+        missing = [key for key in known if key not in values]
+        if missing:
+            raise ValueError(f"{name} lacks {', '.join(missing)}.")
+        more = {key: value for key, value in values.items() if key not in known}
+        record = cls(**{key: values[key] for key in known}, more=more)
+        record._check(name)
+        return record
+
+    def _check(self, name: str) -> None:
+        if "correct" not in self.variants:
+            raise ValueError(f'{name} has no variant "correct" to compare with.')
+        for variant, rows in self.variants.items():
+            where = f"{variant} in {name}"
+            for key in ("label", "seeds", "test_accuracy", "train_loss"):
+                if key not in rows:
+                    raise ValueError(f"{where} lacks {key}.")
+            if not set(rows["seeds"]) <= set(self.seeds):
+                raise ValueError(f"{where} has seeds that were not declared: {rows['seeds']}.")
+            if self.complete and rows["seeds"] != self.seeds:
+                raise ValueError(f"{where} lacks seeds, and the record says it is complete.")
+            for key in ("test_accuracy", "train_loss"):
+                if len(rows[key]) != len(rows["seeds"]):
+                    raise ValueError(f"{key} of {where} needs one number for each of its seeds.")
+            if not all(0 <= value <= 1 for value in rows["test_accuracy"]):
+                raise ValueError(f"test_accuracy of {where} must lie between 0 and 1.")
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write record.json, replaced at once."""
+        self._check(str(path))
+        with replace_file(path) as temporary:
+            temporary.write_text(_dump(self.to_dict()), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> AblationRecord:
+        """FileNotFoundError where there is none, ValueError where it is not such a record."""
+        return cls.from_dict(_read_json(Path(path)), str(path))
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"there is no run record at {path}: check the path.") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}).") from error
+
+
+def _read_record(path: Path) -> RunRecord | AblationRecord:
+    """A record of either kind, checked."""
+    values = _read_json(path)
+    ablations = isinstance(values, Mapping) and values.get("kind") == ABLATIONS
+    return (AblationRecord if ablations else RunRecord).from_dict(values, str(path))
+
+
 def _dump(values: Mapping[str, Any]) -> str:
-    """JSON that a person can read: a line for each epoch and each row of the confusion matrix."""
+    """JSON that a person can read: a line for each epoch, variant, row of the confusion matrix."""
     lines = []
     for key, value in values.items():
         if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
             rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
             text = f"[\n{rows}\n  ]"
+        elif key == "variants":
+            rows = ",\n".join(f"    {json.dumps(n)}: {json.dumps(row)}" for n, row in value.items())
+            text = f"{{\n{rows}\n  }}"
         else:
             text = json.dumps(value, indent=2).replace("\n", "\n  ")
         lines.append(f"  {json.dumps(key)}: {text}")
@@ -334,7 +423,7 @@ def list_runs() -> list[str]:
 
 def load_record(name: str) -> dict[str, Any]:
     """The record of a run that the book shows, by its folder's name in runs/; see `run_file`."""
-    return RunRecord.read(run_file(name)).to_dict()
+    return _read_record(run_file(name)).to_dict()
 
 
 def load_run_weights(name: str) -> LoadedModel:
@@ -349,7 +438,7 @@ def index_runs(
     folder = Path(runs) if runs is not None else _PACKAGE.parent / "runs"
     found: dict[str, Any] = {}
     for record in sorted(folder.glob(f"*/{RECORD}")):
-        RunRecord.read(record)
+        _read_record(record)
         found[record.parent.name] = {
             file: {"sha256": _sha256(path), "bytes": path.stat().st_size}
             for file in FILES

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: MIT
+"""A small ViT with each part left out and with each mistake planted; chapter 4 shows the result.
+
+python -m benchmarks.ablations trains every variant from every seed with one fixed budget, looks at
+the test images once at the end of each, and writes runs/ablations/record.json after each run, so
+that it goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitcore import records
+from vitcore.attention import Record, keep
+from vitcore.blocks import Block
+from vitcore.checks import BUGS
+from vitcore.data import ImageDataset, load_dataset
+from vitcore.embeddings import TokenLayout
+from vitcore.recipes import Recipe, make_batches
+from vitcore.training import NonFiniteLoss, TrainConfig, evaluate, fit, set_seed
+from vitcore.vit import ViT, ViTConfig
+
+SEEDS = (0, 1, 2, 3, 4)
+
+RECIPE = Recipe(
+    name="ablations",
+    dataset="mnist",
+    # Class token, learned positions and a final norm: each of the thirteen mistakes has its place.
+    model=ViTConfig(
+        image_size=28,
+        patch_size=7,
+        in_channels=1,
+        num_classes=10,
+        dim=32,
+        depth=4,
+        heads=4,
+        mlp_ratio=2.0,
+        init_std=0.1,
+    ),
+    train=TrainConfig(epochs=4, batch_size=64, lr=4e-3, warmup_epochs=0.5, precision="fp32"),
+    images=(8000, 100, 10000),
+    note="seconds on one thread; the same budget for every variant",
+)
+
+# --- what is left out or put in ---------------------------------------------------------------
+
+
+class _NoMlpResidual(Block):
+    def forward(
+        self, x: Tensor, layout: TokenLayout | None = None, record: Record | None = None
+    ) -> Tensor:
+        attn_out = self.drop_path1(self.ls1(self.attn(self.norm1(x), layout, record)))
+        x = x + attn_out
+        x = mlp_out = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        keep(record, attn_out=attn_out, mlp_out=mlp_out, tokens=x)
+        return x
+
+
+class _NoResiduals(Block):
+    def forward(
+        self, x: Tensor, layout: TokenLayout | None = None, record: Record | None = None
+    ) -> Tensor:
+        x = attn_out = self.drop_path1(self.ls1(self.attn(self.norm1(x), layout, record)))
+        x = mlp_out = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        keep(record, attn_out=attn_out, mlp_out=mlp_out, tokens=x)
+        return x
+
+
+class Nothing(nn.Module):
+    """A branch that adds nothing."""
+
+    def forward(self, x: Tensor, *_: Any) -> Tensor:
+        """Give zeros (B, N, D)."""
+        return torch.zeros_like(x)
+
+
+def _in_each_block(change: Callable[[Any], None]) -> Callable[[ViTConfig], ViT]:
+    def build(config: ViTConfig) -> ViT:
+        model = ViT(config)
+        for block in model.blocks:
+            change(block)
+        return model
+
+    return build
+
+
+def _forward_of(wrong: type[Block]) -> Callable[[ViTConfig], ViT]:
+    def change(block: Any) -> None:
+        block.__class__ = wrong  # the same weights, another forward
+
+    return _in_each_block(change)
+
+
+def _instead(**parts: Callable[[], nn.Module]) -> Callable[[ViTConfig], ViT]:
+    def change(block: Any) -> None:
+        for path, make in parts.items():
+            where, _, name = path.rpartition("__")
+            setattr(block.get_submodule(where), name, make())
+
+    return _in_each_block(change)
+
+
+def _with(**options: Any) -> Callable[[ViTConfig], ViT]:
+    return lambda config: ViT(replace(config, **options))
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One thing that is changed.
+
+    name: its key in the record; a mistake has its name in `vitcore.checks.BUGS`. label: a few
+    words for a picture. kind: "correct", "left out", "added" or "mistake". build: makes the model
+    from the configuration; the weights are drawn in the same order for every variant, so that
+    those of one seed start from the same numbers. chapter: the one that shows it.
+    """
+
+    name: str
+    label: str
+    kind: str
+    build: Callable[[ViTConfig], ViT]
+    chapter: int = 4
+
+
+def _planted(name: str) -> Callable[[ViTConfig], ViT]:
+    return lambda config: BUGS[name].plant(ViT(config))
+
+
+VARIANTS: dict[str, Variant] = {
+    variant.name: variant
+    for variant in (
+        Variant("correct", "correct", "correct", ViT),
+        Variant("no-residuals", "no residual at all", "left out", _forward_of(_NoResiduals)),
+        Variant("no-mlp-residual", "no residual around the MLP", "left out",
+                _forward_of(_NoMlpResidual)),
+        Variant("no-layer-norm", "no LayerNorm in the blocks", "left out",
+                _instead(norm1=nn.Identity, norm2=nn.Identity)),
+        Variant("no-mlp", "no MLP", "left out", _instead(mlp=Nothing)),
+        Variant("no-attention", "no attention", "left out", _instead(attn=Nothing)),
+        Variant("no-gelu", "no GELU: the MLP is linear", "left out",
+                _instead(mlp__act=nn.Identity)),
+        Variant("drop-path", "drop path 0.1", "added", _with(drop_path=0.1)),
+        Variant("layer-scale", "layer scale 0.1", "added", _with(layer_scale=0.1)),
+        *(Variant(bug.name, bug.mistake, "mistake", _planted(bug.name), bug.chapter)
+          for bug in BUGS.values()),
+    )
+}  # fmt: skip
+
+# --- one run ----------------------------------------------------------------------------------
+
+
+def train_once(recipe: Recipe, variant: Variant, seed: int, dataset: ImageDataset) -> dict:
+    """Train one variant from one seed and look at the test images once.
+
+    Nothing is chosen: the weights are those after the last step (before the first loss that is
+    not finite, where training stops at one).
+    """
+    recipe = recipe.with_train(seed=seed)
+    device = torch.device("cpu")
+    set_seed(seed)
+    model = variant.build(recipe.model)
+    started = time.perf_counter()
+    train_loss: float | None = None
+    try:
+        history = fit(
+            model,
+            make_batches(recipe, dataset, dataset.train, device=device, training=True),
+            None,
+            recipe.train,
+            device=device,
+            progress=False,
+        )
+        train_loss = history[-1]["train_loss"]
+    except NonFiniteLoss:
+        model.eval()
+    batches = make_batches(recipe, dataset, dataset.test, device=device)
+    test = evaluate(model, batches, device=device)
+    return {
+        "seed": seed,
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "train_loss": train_loss,
+        "seconds": round(time.perf_counter() - started, 2),
+    }
+
+
+# --- the record -------------------------------------------------------------------------------
+
+
+def _start(recipe: Recipe, dataset: ImageDataset, seeds: Sequence[int], command: str) -> dict:
+    return {
+        "kind": records.ABLATIONS,
+        "command": command,
+        "commits": [],
+        "date": "",
+        "seeds": list(seeds),
+        "dataset": dataset.name,
+        "source": str(dataset.source),
+        "split": dataset.source.split,
+        "hardware": records.hardware(torch.device("cpu")),
+        "versions": records.versions(),
+        "parameters": sum(p.numel() for p in ViT(recipe.model).parameters()),
+        "recipe": recipe.to_dict(),
+        "train_images": len(dataset.train.labels),
+        "test_images": len(dataset.test.labels),
+        "wall_seconds": 0.0,
+        "complete": False,
+        "variants": {
+            v.name: {"label": v.label, "kind": v.kind, "chapter": v.chapter, "seeds": [],
+                     "test_accuracy": [], "test_loss": [], "train_loss": [], "seconds": []}
+            for v in VARIANTS.values()
+        },
+    }  # fmt: skip
+
+
+# What must be the same in a record that is continued.
+SAME = ("dataset", "source", "split", "recipe", "train_images", "test_images", "seeds")
+
+
+def _open(path: Path, fresh: dict) -> dict:
+    if not path.exists():
+        return fresh
+    old = records.AblationRecord.read(path).to_dict()
+    differs = [key for key in SAME if old[key] != fresh[key]]
+    if list(old["variants"]) != list(fresh["variants"]):
+        differs.append("variants")
+    if differs:
+        raise ValueError(
+            f"{path} was made with another {', '.join(differs)}: name another folder with --out, "
+            "or move that file away."
+        )
+    # Continued with other versions, the record would not say which numbers came from which.
+    if (old["versions"], old["hardware"]["name"]) != (
+        fresh["versions"],
+        fresh["hardware"]["name"],
+    ):
+        raise ValueError(
+            f"{path} was made with other versions or on another machine: name another folder with "
+            "--out, or move that file away."
+        )
+    return old
+
+
+def run(
+    out: str | os.PathLike[str],
+    dataset: ImageDataset,
+    *,
+    recipe: Recipe = RECIPE,
+    seeds: Sequence[int] = SEEDS,
+    limit: int | None = None,
+    command: str = "python -m benchmarks.ablations",
+    say: Callable[[str], object] = print,
+) -> dict:
+    """Train what OUT/record.json lacks, at most ``limit`` runs, and return the record as it is.
+
+    Raises:
+        ValueError: if OUT holds a record of other settings, images or versions.
+    """
+    path = Path(out) / records.RECORD
+    if recipe.images is not None:
+        dataset = dataset.subset(*recipe.images)
+    record = _open(path, _start(recipe, dataset, seeds, command))
+    commit = records.commit()
+    # All variants of one seed before the next one: a record that is not complete compares fairly.
+    todo = [
+        (seed, variant)
+        for seed in seeds
+        for variant in VARIANTS.values()
+        if seed not in record["variants"][variant.name]["seeds"]
+    ]
+    for seed, variant in todo[:limit]:
+        result = train_once(recipe, variant, seed, dataset)
+        rows = record["variants"][variant.name]
+        rows["seeds"].append(seed)
+        for key in ("test_accuracy", "test_loss", "train_loss", "seconds"):
+            rows[key].append(result[key])
+        if commit not in record["commits"]:
+            record["commits"].append(commit)
+        record["date"] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        record["wall_seconds"] = round(record["wall_seconds"] + result["seconds"], 2)
+        record["complete"] = all(v["seeds"] == record["seeds"] for v in record["variants"].values())
+        records.AblationRecord.from_dict(record).write(path)
+        say(
+            f"seed {seed}, {variant.label}: test accuracy {100 * result['test_accuracy']:.2f} % "
+            f"in {result['seconds']:.1f} s"
+        )
+    return record
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Read the command line, train what is missing, say what came out."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.ablations", description=__doc__)
+    parser.add_argument(
+        "--out",
+        default="runs/ablations",
+        metavar="DIR",
+        help="where record.json goes, and is continued (default: %(default)s)",
+    )
+    parser.add_argument("--data", metavar="DIR", help="folder that holds mnist.npz")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(SEEDS), metavar="N", help="default: 0 1 2 3 4"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="stop after N runs; the next call goes on"
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a hundredth of the work, to see that it runs; needs its own --out",
+    )
+    parser.add_argument("--stand-in", action="store_true",
+                        help="generated digits, where there are no real ones")  # fmt: skip
+    given = parser.parse_args(arguments)
+    if given.quick and Path(given.out) == Path("runs/ablations"):
+        parser.error("--quick needs its own folder: name one with --out")
+    torch.set_num_threads(1)
+    recipe = RECIPE
+    if given.quick:
+        recipe = replace(RECIPE.quick(), images=(100, 100, 100)).with_train(epochs=1)
+    command = "python -m benchmarks.ablations"
+    if list(given.seeds) != list(SEEDS):
+        command += " --seeds " + " ".join(map(str, given.seeds))
+    command += " --quick" if given.quick else ""
+    command += " --stand-in" if given.stand_in else ""
+    try:
+        dataset = load_dataset("mnist", given.data, stand_in=True if given.stand_in else None)
+        record = run(given.out, dataset, recipe=recipe, seeds=given.seeds, limit=given.limit,
+                     command=command, say=lambda line: print(line, flush=True))  # fmt: skip
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(str(error))
+    done = sum(len(variant["seeds"]) for variant in record["variants"].values())
+    whole = len(record["variants"]) * len(record["seeds"])
+    print(f"{done} of {whole} runs are in {Path(given.out) / records.RECORD}")
+
+
+if __name__ == "__main__":
+    main()
