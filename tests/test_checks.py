@@ -133,6 +133,16 @@ def cosine(table):
     return unit @ unit.T
 
 
+def turn(steps, dim, sign=1):
+    angles = steps / 10000 ** (torch.arange(dim // 2) / (dim // 2))
+    sin, cos = torch.diag(angles.sin()), torch.diag(angles.cos())
+    return torch.cat([torch.cat([cos, sin], 1), torch.cat([-sign * sin, cos], 1)])
+
+
+def follow(table, order):
+    return torch.cat([table[:, :1], table[:, 1 + order]], dim=1)
+
+
 RIGHT = {
     "check_patchify": [loops, unfolded, vitcore.patchify],
     "check_unpatchify": [join, vitcore.unpatchify],
@@ -149,6 +159,8 @@ RIGHT = {
     "check_add_positions": [lambda tokens, table: tokens + table],
     "check_resize_positions": [resize, vitcore.resize_positions],
     "check_cosine_similarity": [cosine],
+    "check_shift_matrix": [turn],
+    "check_permute_table": [follow],
     "check_softmax_rows": [stable_softmax, lambda s: s.softmax(-1)],
     "check_attention_weights": [
         lambda q, k: (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1),
@@ -478,6 +490,20 @@ WRONG = [
     ("check_cosine_similarity", lambda t: t.T @ t, "channels"),
     ("check_cosine_similarity", lambda t: t @ t.T / t.norm(dim=1)[:, None], "one row's length"),
     ("check_cosine_similarity", lambda t: torch.cdist(t, t), "distances"),
+    ("check_shift_matrix", lambda k, d: turn(k, d).T, "backwards"),
+    ("check_shift_matrix", lambda k, d: torch.eye(d), "identity"),
+    ("check_shift_matrix", lambda k, d: turn(k, d, sign=-1), "one sine with a minus"),
+    ("check_shift_matrix", lambda k, d: alternate(alternate(turn(k, d)).T).T, "alternate"),
+    ("check_shift_matrix", lambda k, d: turn(k + 1, d), "values are not"),
+    ("check_shift_matrix", lambda k, d: turn(k, d)[: d // 2], "shape is"),
+    ("check_shift_matrix", lambda k, d: 3, "tensor was expected"),
+    ("check_permute_table", lambda t, o: follow(t, o.argsort()), "wrong way round"),
+    ("check_permute_table", lambda t, o: torch.cat([t[:, :1], t[:, o]], 1), "off by one: row 0"),
+    ("check_permute_table", lambda t, o: t[:, 1 + o], "row is lost"),
+    ("check_permute_table", lambda t, o: t[:, o], "and the patches' rows"),
+    ("check_permute_table", lambda t, o: torch.cat([t[:, 1 + o], t[:, :1]], 1), "to the end"),
+    ("check_permute_table", lambda t, o: t, "as it was"),
+    ("check_permute_table", lambda t, o: t.zero_(), "changed the table"),
     ("check_softmax_rows", lambda s: s.softmax(-2), "columns sum to one"),
     ("check_softmax_rows", lambda s: s.flatten(2).softmax(2).view_as(s), "entries of a matrix"),
     ("check_softmax_rows", lambda s: s.exp() / s.exp().sum(), "entries of the tensor"),

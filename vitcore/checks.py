@@ -610,6 +610,72 @@ def check_cosine_similarity(similarity: Callable[[Tensor], Tensor]) -> None:
         _compare(_call(similarity, table), unit @ unit.T, wrong, "entry (i, j) compares two rows")
 
 
+def check_shift_matrix(shift: Callable[[int, int], Tensor]) -> None:
+    """`shift(steps, dim) -> (dim, dim)`: R with `R @ table[n] == table[n + steps]` for every n.
+
+    `table` is the one of `sincos_positions_1d`.
+    """
+    with _judging("one matrix moves every position by the same number of steps"):
+        for steps, dim in ((3, 8), (1, 12)):
+            place = torch.arange(20)
+            table, want = _waves(place, dim), _waves(place + steps, dim)
+            matrix = _call(shift, steps, dim)
+            if not isinstance(matrix, Tensor):
+                raise CheckFailed(f"a tensor was expected, but a {type(matrix).__name__} came back")
+            if tuple(matrix.shape) != (dim, dim):
+                raise CheckFailed(
+                    f"the shape is {tuple(matrix.shape)} where {(dim, dim)} was expected: the "
+                    "matrix takes one row of the table to another"
+                )
+            angles = steps * 10000.0 ** (-torch.arange(dim // 2).double() * 2 / dim)
+            sin, cos = torch.diag(angles.sin()), torch.diag(angles.cos())
+            turn = torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]).float()
+            alike = torch.cat([torch.cat([cos, sin], 1), torch.cat([sin, cos], 1)]).float()
+            pairs = torch.arange(dim).view(2, -1).T.flatten()
+            wrong = [
+                ("this steps backwards: which of the two sines has the minus?", table @ turn),
+                ("this is the identity: the steps are not used", table),
+                ("a rotation has one sine with a minus and one without", table @ alike.T),
+                ("this fits a table in which sines and cosines alternate: the sines of this one "
+                 "fill the first half", table @ turn[pairs][:, pairs].T),
+            ]  # fmt: skip
+            _compare(
+                table @ matrix.detach().float().T, want, wrong,
+                f"for {steps} steps and dim {dim}, R times row n is not row n + {steps}; each "
+                "sine and its cosine turn by the steps times their frequency",
+            )  # fmt: skip
+
+
+def check_permute_table(permute: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """`permute(table (1, 1+N, D), order (N,)) -> (1, 1+N, D)`: rows that follow their patches.
+
+    `order` says which patch stands at each place after the shuffle, and the class token, whose
+    row is the first, stays where it is.
+    """
+    with _judging("every patch keeps its position wherever the shuffle puts it"):
+        table, order = torch.randn(1, 8, 6), torch.tensor([3, 0, 6, 1, 5, 2, 4])
+        kept = table.clone()
+        front, rows = table[:, :1], table[:, 1:]
+        wrong = [
+            ("the shuffle goes the wrong way round: the patch that now stands at place j is patch "
+             "order[j]", torch.cat([front, rows[:, order.argsort()]], dim=1)),
+            ("the rows are off by one: row 0 belongs to the class token, so patch i has row i + 1",
+             torch.cat([front, table[:, order]], dim=1)),
+            ("the class token's row is lost", rows[:, order]),
+            ("the class token's row is lost, and the patches' rows are off by one",
+             table[:, order]),
+            ("the class token's row moved to the end", torch.cat([rows[:, order], front], dim=1)),
+            ("the table is as it was", table),
+        ]  # fmt: skip
+        got = _call(permute, table, order)
+        if not torch.equal(table, kept):
+            raise CheckFailed("your function changed the table that it was given")
+        _compare(
+            got, torch.cat([front, rows[:, order]], dim=1), wrong,
+            "the row of patch order[j] belongs at place j, behind the class token's",
+        )  # fmt: skip
+
+
 # -- chapter 3: attention ----------------------------------------------------------------------
 
 _QUERIES = (
@@ -1268,14 +1334,16 @@ def check_permutation_equivariance(model: Any, images: Tensor | None = None) -> 
             )
 
 
-def _row_matters(twin: Any, images: Tensor, row: int) -> bool:
-    before = _call(twin, images)
-    with torch.no_grad():
-        kept = twin.pos_embed[:, row].clone()
-        twin.pos_embed[:, row] += torch.randn_like(kept)
-        after = _call(twin, images)
-        twin.pos_embed[:, row] = kept
-    return not _same(before, after)
+def _rows_that_matter(twin: Any, images: Tensor) -> list[bool]:
+    """Which rows of the position table move the logits, by the gradient with respect to them."""
+    table = twin.pos_embed.requires_grad_()
+    logits = _call(twin, images)
+    (slope,) = torch.autograd.grad(
+        (logits * torch.randn_like(logits)).sum(), table, allow_unused=True
+    )
+    if slope is None:
+        return [False] * table.shape[1]
+    return cast("list[bool]", slope.ne(0).any(dim=-1)[0].tolist())
 
 
 def _with_table(model: Any) -> Any:
@@ -1289,7 +1357,7 @@ def check_positions_used(model: Any, images: Tensor | None = None) -> None:
     """Each row of the position table matters to the logits."""
     with _judging("every row of the position table reaches the logits"):
         twin, images = _with_table(model), _images(model, images)
-        used = [_row_matters(twin, images, row) for row in range(twin.pos_embed.shape[1])]
+        used = _rows_that_matter(twin, images)
         if all(used):
             return
         if not any(used):
@@ -1311,7 +1379,7 @@ def check_class_token_position(model: Any, images: Tensor | None = None) -> None
         config = getattr(twin, "config", None)
         if isinstance(config, ViTConfig) and not (config.class_token and config.class_position):
             raise TypeError("this model is made without a class token that has a position")
-        if not _row_matters(twin, images, 0):
+        if not _rows_that_matter(twin, images)[0]:
             raise CheckFailed(_CLASS_BARE)
 
 
