@@ -36,6 +36,7 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     **{
         f"model {name}": partial(diagrams.model_diagram, config=config)
         for name, config in MODELS.items()
+        if name in ("vit_mnist", "vit_large_patch16_224")
     },
     "model with registers": lambda: diagrams.model_diagram(
         config=ViTConfig(registers=4, pool_norm="after", pool="mean")
@@ -63,10 +64,6 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "order, small": lambda: diagrams.sequence_order_diagram((2, 2)),
     "comparison": diagrams.comparison_diagram,
     "notation": diagrams.notation_pictures,
-    **{
-        f"letter {letter}": partial(diagrams.notation_picture, letter)
-        for letter in diagrams.MEANINGS
-    },
     "front": diagrams.front_picture,
     "front of one's own": lambda: diagrams.front_picture(DIGIT, title="A digit"),
 }

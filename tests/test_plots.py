@@ -6,6 +6,8 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -164,7 +166,7 @@ def weights(*shape: int) -> np.ndarray:
     return raw / raw.sum(-1, keepdims=True)
 
 
-def pictures() -> dict[str, Figure]:
+def pictures() -> dict[str, Callable[[], Figure]]:
     rng = np.random.default_rng(0)
     digits = torch.from_numpy(rng.integers(0, 256, (16, 1, 28, 28), dtype=np.uint8))
     photos = torch.from_numpy(rng.random((12, 3, 32, 32)))
@@ -173,75 +175,116 @@ def pictures() -> dict[str, Figure]:
     seeds = {"the whole model": [97.1, 97.3], "no residual around attention": [80, 82, 79.0]}
     title = "A title that is long enough to need a second line (stand-in)"
     return {
-        "digits": plots.show_images(digits, list(range(10)) + [0] * 6, title=title),
-        "photos": plots.show_images(photos, torch.arange(12) % 4, classes=names),
-        "one": plots.show_images(digits[:1]),
-        "mistakes": plots.plot_mistakes(
-            digits, [1] * 16, [7] * 16, torch.full((16,), 0.993), title=title
+        "digits": partial(plots.show_images, digits, list(range(10)) + [0] * 6, title=title),
+        "photos": partial(plots.show_images, photos, torch.arange(12) % 4, classes=names),
+        "one": partial(plots.show_images, digits[:1]),
+        "mistakes": partial(
+            plots.plot_mistakes, digits, [1] * 16, [7] * 16, torch.full((16,), 0.993), title=title
         ),
-        "mistaken photos": plots.plot_mistakes(photos[:4], range(4), [1, 2, 3, 0], classes=names),
-        "history": plots.plot_history(HISTORY, title=title),
-        "short history": plots.plot_history([{"train_loss": 1.0}]),
-        "confusion": plots.plot_confusion(counts, [str(i) for i in range(10)], title=title),
-        "confusion with words": plots.plot_confusion(counts[:4, :4], names),
-        "large confusion": plots.plot_confusion(rng.poisson(1, (100, 100))),
-        "lines": plots.plot_lines(
-            [16, 64, 256, 1024], {"attention": [1, 9, 130, 2000], "MLP": [1, 4, 16, 66]},
-            xlabel="tokens N", ylabel="milliseconds", log=True, fit="power", title=title,
+        "mistaken photos": partial(
+            plots.plot_mistakes, photos[:4], range(4), [1, 2, 3, 0], classes=names
         ),
-        "lines with seeds": plots.plot_lines(
-            range(13), {"pre-norm": rng.random((5, 13)), "post-norm": rng.random((5, 13))},
-            xlabel="layer", ylabel="norm of the gradient", log="y", reference={"ln 10": 2.3},
+        "history": partial(plots.plot_history, HISTORY, title=title),
+        "short history": partial(plots.plot_history, [{"train_loss": 1.0}]),
+        "confusion": partial(
+            plots.plot_confusion, counts, [str(i) for i in range(10)], title=title
         ),
-        "points": plots.plot_lines(
-            range(5), {"a line with a rather long name": rng.random((3, 5))}, xlabel="x",
-            ylabel="y", spread="points", fit=2,
+        "confusion with words": partial(plots.plot_confusion, counts[:4, :4], names),
+        "large confusion": partial(plots.plot_confusion, rng.poisson(1, (100, 100))),
+        "lines": partial(
+            plots.plot_lines,
+            [16, 64, 256, 1024],
+            {"attention": [1, 9, 130, 2000], "MLP": [1, 4, 16, 66]},
+            xlabel="tokens N",
+            ylabel="milliseconds",
+            log=True,
+            fit="power",
+            title=title,
         ),
-        "bars": plots.plot_bars(
-            seeds, xlabel="validation accuracy (%)", title=title, highlight="the whole model"
+        "lines with seeds": partial(
+            plots.plot_lines,
+            range(13),
+            {"pre-norm": rng.random((5, 13)), "post-norm": rng.random((5, 13))},
+            xlabel="layer",
+            ylabel="norm of the gradient",
+            log="y",
+            reference={"ln 10": 2.3},
         ),
-        "dots": plots.plot_bars(
-            seeds, xlabel="validation accuracy (%)", lower=70, reference={"published": 90}
+        "points": partial(
+            plots.plot_lines,
+            range(5),
+            {"a line with a rather long name": rng.random((3, 5))},
+            xlabel="x",
+            ylabel="y",
+            spread="points",
+            fit=2,
         ),
-        "heatmap": plots.plot_heatmap(
-            weights(4, 4), row_labels=["cls", *"012"], column_labels=["cls", *"012"],
-            xlabel="key", ylabel="query", title=title,
+        "bars": partial(
+            plots.plot_bars,
+            seeds,
+            xlabel="validation accuracy (%)",
+            title=title,
+            highlight="the whole model",
         ),
-        "heads": plots.plot_heatmap(
-            weights(4, 17, 17), titles=[f"head {i}" for i in range(4)], xlabel="key",
-            ylabel="query", title=title,
+        "dots": partial(
+            plots.plot_bars,
+            seeds,
+            xlabel="validation accuracy (%)",
+            lower=70,
+            reference={"published": 90},
         ),
-        "three heads": plots.plot_heatmap(weights(3, 5, 5)),
-        "signed": plots.plot_heatmap(rng.normal(size=(16, 64)), diverging=True),
-        "patches": plots.show_patches(digits[0], 7, highlight=[5], title=title),
-        "many patches": plots.show_patches(photos[0], 2),
-        "tokens": plots.show_token_sequence(digits[0], 7, class_token=True, highlight=[3]),
-        "many tokens": plots.show_token_sequence(photos[0], 4, order=rng.permutation(64)),
-        "positions": plots.plot_similarity(rng.normal(size=(1, 65, 8)), (8, 8), prefix_tokens=1),
-        "alike positions": plots.plot_similarity(1 + 0.1 * rng.random((15, 8)), (3, 5)),
-        "map": plots.plot_attention_map(photos[0], weights(17), prefix_tokens=1, query=5),
-        "maps": plots.plot_attention_map(
-            photos[0], weights(6, 16), titles=[f"head {i}" for i in range(6)], title=title
+        "heatmap": partial(
+            plots.plot_heatmap,
+            weights(4, 4),
+            row_labels=["cls", *"012"],
+            column_labels=["cls", *"012"],
+            xlabel="key",
+            ylabel="query",
+            title=title,
         ),
-        "arrows": plots.plot_attention_arrows(digits[0], weights(16), query=6, title=title),
-    }  # fmt: skip
+        "heads": partial(
+            plots.plot_heatmap,
+            weights(4, 17, 17),
+            titles=[f"head {i}" for i in range(4)],
+            xlabel="key",
+            ylabel="query",
+            title=title,
+        ),
+        "three heads": partial(plots.plot_heatmap, weights(3, 5, 5)),
+        "signed": partial(plots.plot_heatmap, rng.normal(size=(16, 64)), diverging=True),
+        "patches": partial(plots.show_patches, digits[0], 7, highlight=[5], title=title),
+        "many patches": partial(plots.show_patches, photos[0], 2),
+        "tokens": partial(plots.show_token_sequence, digits[0], 7, class_token=True, highlight=[3]),
+        "many tokens": partial(plots.show_token_sequence, photos[0], 4, order=rng.permutation(64)),
+        "positions": partial(
+            plots.plot_similarity, rng.normal(size=(1, 65, 8)), (8, 8), prefix_tokens=1
+        ),
+        "alike positions": partial(plots.plot_similarity, 1 + 0.1 * rng.random((15, 8)), (3, 5)),
+        "map": partial(plots.plot_attention_map, photos[0], weights(17), prefix_tokens=1, query=5),
+        "maps": partial(
+            plots.plot_attention_map,
+            photos[0],
+            weights(6, 16),
+            titles=[f"head {i}" for i in range(6)],
+            title=title,
+        ),
+        "arrows": partial(
+            plots.plot_attention_arrows, digits[0], weights(16), query=6, title=title
+        ),
+    }
 
 
-NAMES = list(pictures())
+PICTURES = pictures()
 
 
-@pytest.fixture(scope="module")
-def drawn() -> dict[str, Figure]:
-    return pictures()
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_picture_can_be_read(name: str, drawn: dict[str, Figure]) -> None:
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_can_be_read(name: str) -> None:
+    fig = PICTURES[name]()
     if name in ("photos", "one", "digits", "mistakes", "mistaken photos"):
         # Noise is larger than any photograph; the size is judged on a drawn picture below.
-        assert unreadable(drawn[name]) == []
+        assert unreadable(fig) == []
     else:
-        check_readable(drawn[name])
+        check_readable(fig)
 
 
 def test_photographs_stay_small() -> None:
