@@ -47,7 +47,11 @@ def last_runs_rows(paths: list[Path]) -> list[list[str]]:
                 duration(told["seconds"]) if "seconds" in told else "",
                 told.get("hardware", ""),
                 told.get("source", ""),
-                ", ".join(f"{name} {number}" for name, number in versions.items()),
+                ", ".join(
+                    f"{name} {versions[name]}"
+                    for name in ("vitcore", "torch", "python")
+                    if name in versions
+                ),
             ]
         )
     return rows

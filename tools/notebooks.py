@@ -57,6 +57,13 @@ def fold_title(cell: Any) -> str | None:
     return found.group(1).strip() if found else None
 
 
+def label_fold(cell: Any) -> None:
+    """Let the site show a folded cell's title where it would say "Show code cell content"."""
+    words = fold_title(cell)
+    if words and "hide-cell" in cell.metadata.get("tags", []):
+        cell.metadata["mystnb"] = {"code_prompt_show": words, "code_prompt_hide": words}
+
+
 def is_setup(cell: Any) -> bool:
     """Say whether this is the cell that installs vitcore on Colab."""
     title = fold_title(cell)

@@ -75,6 +75,7 @@ def tidy(notebook: Any) -> None:
         if cell.cell_type != "code":
             continue
         cell.metadata.pop("execution", None)
+        notebooks.label_fold(cell)
         kept = []
         for output in cell.outputs:
             if output.output_type == "stream" and output.name == "stderr":

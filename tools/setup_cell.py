@@ -58,6 +58,7 @@ def setup_cell() -> nbformat.NotebookNode:
     """Return the whole cell, folded on the site and on Colab."""
     metadata = {"cellView": "form", "tags": ["hide-cell"]}
     cell = nbformat.v4.new_code_cell(setup_source(), id=CELL_ID, metadata=metadata)
+    notebooks.label_fold(cell)
     return cell
 
 
