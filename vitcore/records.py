@@ -95,7 +95,8 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
-        return {**values, **values.pop("more")}
+        more = values.pop("more")
+        return {**values, **more}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], name: str = "the record") -> RunRecord:
@@ -201,7 +202,8 @@ class AblationRecord:
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
-        return {**values, **values.pop("more")}
+        more = values.pop("more")
+        return {**values, **more}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], name: str = "the record") -> AblationRecord:
