@@ -1342,8 +1342,8 @@ def _rows_that_matter(twin: Any, images: Tensor) -> list[bool]:
         (logits * torch.randn_like(logits)).sum(), table, allow_unused=True
     )
     if slope is None:
-        return [False] * table.shape[1]
-    return cast("list[bool]", slope.ne(0).any(dim=-1)[0].tolist())
+        return [False] * table.shape[-2]
+    return cast("list[bool]", slope.ne(0).any(dim=-1).flatten().tolist())
 
 
 def _with_table(model: Any) -> Any:
