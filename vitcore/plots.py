@@ -1113,7 +1113,8 @@ def plot_similarity(
     similarity = unit @ unit.T
     # Where nothing points away, the whole scale goes to the differences that there are.
     least = float(similarity[chosen].min())
-    low = -1.0 if least < -1e-6 else math.floor(10 * max(0.0, least - 1e-6)) / 10
+    parts = 10 if least < 0.9 else 100
+    low = -1.0 if least < -1e-6 else math.floor(parts * min(max(0.0, least), 0.989)) / parts
     colours = DIVERGING if low < 0 else SEQUENTIAL
     down = math.ceil(len(chosen) / columns)
     cell = min(WIDTH / columns, 2.2)
