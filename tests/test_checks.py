@@ -139,6 +139,18 @@ def turn(steps, dim, sign=1):
     return torch.cat([torch.cat([cos, sin], 1), torch.cat([-sign * sin, cos], 1)])
 
 
+def convolves(patchify):
+    images = torch.randn(2, 3, 8, 12)
+    weight = torch.eye(48).view(48, 3, 4, 4)
+    return torch.equal(patchify(images, 4), F.conv2d(images, weight, stride=4).flatten(2).mT)
+
+
+def asserts_values(patchify):
+    images = torch.arange(2 * 4 * 6.0).view(1, 2, 4, 6)
+    assert patchify(images, 2)[0, 4].tolist() == [14, 15, 20, 21, 38, 39, 44, 45]
+    return True
+
+
 def follow(table, order):
     return torch.cat([table[:, :1], table[:, 1 + order]], dim=1)
 
@@ -152,6 +164,8 @@ RIGHT = {
         lambda h, w, p: torch.tensor(h * w // p**2),
     ],
     "check_token_index": [lambda row, column, grid: row * grid[1] + column],
+    "check_patchify_test": [convolves, asserts_values],
+    "check_pad_to_patches": [lambda x, p: F.pad(x, (0, -x.shape[3] % p, 0, -x.shape[2] % p))],
     "check_patch_embed": [embed, PatchEmbed(12, 4, 3, 6), PatchEmbed((8, 4), 4, 1, 6)],
     "check_sincos_1d": [sincos, vitcore.sincos_positions_1d],
     "check_sincos_2d": [sincos_grid, vitcore.sincos_positions_2d],
@@ -191,6 +205,7 @@ RIGHT = {
     "check_parameter_count": [
         count, lambda config: sum(p.numel() for p in ViT(config).parameters()),
     ],
+    "check_crossover": [lambda dim: 6 * dim + 1],
     "check_normalise": [normalise],
     "check_cross_entropy": [
         F.cross_entropy,
@@ -371,6 +386,11 @@ def second(self, x, residual):
     return residual(self, x)
 
 
+def grey_is_right(patchify):
+    images = torch.randn(2, 1, 8, 12)
+    return torch.equal(patchify(images, 4), unfolded(images, 4))
+
+
 def patch_embed(forward):
     return with_forward(PatchEmbed((8, 12), 4, 3, 6), forward)
 
@@ -381,6 +401,8 @@ def project(self, tokens):
 
 WRONG = [
     ("check_patchify", plain, "whole rows of the image"),
+    ("check_patchify", lambda images, size: images.unfold(2, size, size).unfold(3, size, size)
+        .reshape(len(images), -1, images.shape[1] * size**2), "one channel of several patches"),
     ("check_patchify", patches("b (h w) (p q c)"), r"order \(p1 p2 c\)"),
     ("check_patchify", patches("b (w h) (c p q)"), "column by column"),
     ("check_patchify", patches("b (h w) (c q p)"), "diagonal"),
@@ -407,6 +429,25 @@ WRONG = [
     ("check_round_trip", plain, "whole rows of the image"),
     ("check_round_trip", patches("b (w h) (c p q)"), "column by column"),
     ("check_round_trip", lambda i, p: unfolded(i, p).flip(1), "does not come back"),
+    ("check_patchify_test", lambda f: True, "whole rows"),
+    ("check_patchify_test", lambda f: f(torch.ones(1, 3, 4, 4), 2).shape == (1, 4, 12), "rows"),
+    ("check_patchify_test", lambda f: grey_is_right(f), "one channel of several"),
+    ("check_patchify_test", lambda f: False, "refuses a patchify that is right"),
+    ("check_patchify_test", lambda f: f(torch.ones(1, 1, 4, 4), 2), "True or False"),
+    ("check_patchify_test", lambda f: f(torch.ones(1, 1, 4, 4), 3), "raised ValueError"),
+    ("check_pad_to_patches", lambda x, p: F.pad(x, (-x.shape[3] % p, 0, -x.shape[2] % p, 0)),
+        "above and to the left"),
+    ("check_pad_to_patches", lambda x, p: x[:, :, : x.shape[2] // p * p, : x.shape[3] // p * p],
+        "cropped"),
+    ("check_pad_to_patches", lambda x, p: F.pad(x, (0, p - x.shape[3] % p, 0, p - x.shape[2] % p)),
+        "needs no zeros"),
+    ("check_pad_to_patches", lambda x, p: F.pad(x, (0, x.shape[3] % p, 0, x.shape[2] % p)),
+        "rest of the division"),
+    ("check_pad_to_patches", lambda x, p: F.pad(x, (0, -x.shape[2] % p, 0, -x.shape[3] % p)),
+        "exchanged"),
+    ("check_pad_to_patches", lambda x, p: F.pad(x, (
+        (-x.shape[3] % p) // 2, (-x.shape[3] % p + 1) // 2,
+        (-x.shape[2] % p) // 2, (-x.shape[2] % p + 1) // 2)), "both sides"),
     ("check_num_tokens", lambda h, w, p: h // p, "one side"),
     ("check_num_tokens", lambda h, w, p: p * p, "pixels of a patch"),
     ("check_num_tokens", lambda h, w, p: h * w // p, "divided by P"),
@@ -666,6 +707,10 @@ WRONG = [
     ("check_parameter_count", lambda c: count(c) - c.depth * 3 * c.dim, "the biases of qkv"),
     ("check_parameter_count", lambda c: count(c) + 3 * c.depth * c.dim**2, "too much"),
     ("check_parameter_count", lambda c: 17, "which is not right"),
+    ("check_crossover", lambda dim: 6 * dim, "both are equal"),
+    ("check_crossover", lambda dim: 12 * dim + 1, "one of the two products"),
+    ("check_crossover", lambda dim: 4 * dim + 1, "linear maps were not counted"),
+    ("check_crossover", lambda dim: dim**2, "is not right"),
     ("check_normalise", lambda x, m, s: normalise(255 * x.float(), m, s), "range from 0 to 1"),
     ("check_normalise", lambda x, m, s: x / 255, "not used"),
     ("check_normalise", lambda x, m, s: normalise(x, m, (1, 1, 1)) * torch.tensor(s)[:, None, None],

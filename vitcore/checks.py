@@ -206,8 +206,15 @@ def _wrong_patches(images: Tensor, size: int) -> list[tuple[str, Tensor]]:
         return rearrange(images, f"{before} -> {after}", p1=size, p2=size)
 
     squares = "b c (h p1) (w p2)"
+    length = channels * size * size
+    unfolded = images.unfold(2, size, size).unfold(3, size, size)  # (B, C, rows, columns, P, P)
     return [
-        (_PLAIN, images.reshape(batch, count, channels * size * size)),
+        (_PLAIN, images.reshape(batch, count, length)),
+        (
+            "a token holds one channel of several patches, not all channels of one: the axis of "
+            "the channels must move behind the grid before it is laid out",
+            unfolded.reshape(batch, count, length),
+        ),
         (
             "inside a token the values come in the order (p1 p2 c): a convolution's kernel has its "
             "channels in another place",
@@ -316,6 +323,78 @@ def check_round_trip(
             ]
             _compare(
                 back, images, joined, "the image does not come back: some pixels changed places"
+            )
+
+
+# What the first entries of _wrong_patches are called where no reader's code is to be mended.
+_PATCH_MISTAKES = (
+    "tokens that hold whole rows of the image",
+    "tokens that hold one channel of several patches",
+    "the order (p1 p2 c) inside a token",
+    "patches that are listed column by column",
+    "patches that are turned over their diagonal",
+    "tokens that collect pixels from all over the image",
+)
+
+
+def _verdict(test: Any, patchify: Callable[[Tensor, int], Tensor]) -> bool:
+    """What a reader's test says of a patchify; a failed assert counts as False."""
+    try:
+        verdict = _call(test, patchify)
+    except CheckFailed as error:
+        if isinstance(error.__cause__, AssertionError):
+            return False
+        raise
+    if isinstance(verdict, Tensor) and verdict.numel() == 1:
+        verdict = bool(verdict)
+    if not isinstance(verdict, bool):
+        raise CheckFailed(f"True or False was expected, but a {type(verdict).__name__} came back")
+    return verdict
+
+
+def check_patchify_test(test: Callable[[Callable[[Tensor, int], Tensor]], bool]) -> None:
+    """`test(patchify) -> bool` takes the right patchify and refuses six wrong ones."""
+    with _judging("your test takes the right patchify and refuses six wrong ones"):
+        if not _verdict(test, patchify):
+            raise CheckFailed("your test refuses a patchify that is right")
+        for number, mistake in enumerate(_PATCH_MISTAKES):
+
+            def wrong(images: Tensor, size: int, number: int = number) -> Tensor:
+                return _wrong_patches(images, size)[number][1]
+
+            if _verdict(test, wrong):
+                raise CheckFailed(
+                    f"your test lets a mistake pass: {mistake}. Which images would show it: how "
+                    "many channels, rows and columns of patches, and which values do they need?"
+                )
+
+
+def check_pad_to_patches(pad: Callable[[Tensor, int], Tensor]) -> None:
+    """`pad(images (B, C, H, W), patch_size)` adds zeros below and to the right, as few as help."""
+    with _judging("the sides divide, and no image is larger than it has to be"):
+        for shape, size in (((2, 3, 8, 10), 4), ((1, 1, 28, 28), 5), ((2, 3, 8, 12), 4)):
+            images = torch.randn(shape)
+            down, right = -shape[2] % size, -shape[3] % size
+            whole = shape[2] // size * size, shape[3] // size * size
+            wrong = [
+                ("the image is cropped: nothing of it should be lost",
+                 images[:, :, : whole[0], : whole[1]]),
+                ("the zeros stand above and to the left of the image",
+                 F.pad(images, (right, 0, down, 0))),
+                ("the zeros stand on both sides of the image",
+                 F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))),
+                ("height and width are exchanged: F.pad counts from the last axis",
+                 F.pad(images, (0, down, 0, right))),
+                ("a side that divides already needs no zeros: what is P - H % P then?",
+                 F.pad(images, (0, size - shape[3] % size, 0, size - shape[2] % size))),
+                ("the rest of the division is added, not what is missing to the next patch",
+                 F.pad(images, (0, shape[3] % size, 0, shape[2] % size))),
+            ]  # fmt: skip
+            _compare(
+                _call(pad, images, size),
+                F.pad(images, (0, right, 0, down)),
+                wrong,
+                f"an image of {shape[2]} by {shape[3]} and patches of {size} pixels",
             )
 
 
@@ -1535,6 +1614,20 @@ def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
                     (f"the count has exactly {name} too much", want + size),
                 ]
             _compare_int(_call(count, config), want, wrong, f"{config}")
+
+
+def check_crossover(tokens: Callable[[int], int]) -> None:
+    """``tokens(dim) -> int``, the smallest N for which 2 N² D is more than 12 N D²."""
+    with _judging("from this N on the products of attention are the larger part"):
+        for dim in (64, 192, 768):
+            want = 6 * dim + 1
+            wrong = [
+                ("at this N both are equal: the products must take more", want - 1),
+                ("only one of the two products was counted", 12 * dim + 1),
+                ("the MLP was not counted among the linear maps", 2 * dim + 1),
+                ("attention's linear maps were not counted", 4 * dim + 1),
+            ]
+            _compare_int(_call(tokens, dim), want, wrong, f"dim {dim}")
 
 
 def check_initial_loss(model: Any, images: Tensor | None = None) -> None:
