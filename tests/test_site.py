@@ -119,6 +119,7 @@ def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) ->
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, service_workers="block"
     )
+    context.set_default_timeout(120_000)  # milliseconds; a busy machine is no error
     tab = context.new_page()
     complaints: list[str] = []
     tab.on(
@@ -172,7 +173,7 @@ def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) ->
 def test_search_finds(address: str, browser: Any) -> None:
     tab = browser.new_page()
     tab.goto(f"{address}/search.html?q=patchify", wait_until="load")
-    tab.wait_for_selector("#search-results li", timeout=20_000)
+    tab.wait_for_selector("#search-results li", timeout=120_000)
     assert tab.locator("#search-results li").count() > 0
     tab.close()
 
