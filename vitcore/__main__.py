@@ -130,14 +130,15 @@ def _load(name: str, args: argparse.Namespace) -> Any:
 
 def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from .recipes import WEIGHTS, get_recipe, train_recipe
-    from .records import RECORD, RunRecord
+    from .records import RECORD, RunRecord, commit
     from .training import CHECKPOINT, resolve_device, resolve_precision
 
+    code = commit()
     recipe = get_recipe(args.dataset, args.recipe).with_train(seed=args.seed)
-    if args.epochs is not None:
-        recipe = recipe.with_train(epochs=args.epochs)
     if args.quick:
         recipe = recipe.quick()
+    if args.epochs is not None:
+        recipe = recipe.with_train(epochs=args.epochs)
     device = resolve_device(args.device)
     variant = "-quick" if args.quick else ""
     out = Path(args.out or f"out/{recipe.name}{variant}-seed{args.seed}")
@@ -161,7 +162,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     print(f"recipe {recipe.name}, seed {args.seed}, on {device}, {precision}")
     print(f"images: {dataset.source}")
     run = train_recipe(recipe, dataset, device=device, out=out, resume=args.resume)
-    record = RunRecord.from_run(run, dataset, recorded_command(arguments))
+    record = RunRecord.from_run(run, dataset, recorded_command(arguments), code)
     record.write(out / RECORD)
     print(
         f"test accuracy {record.test_accuracy:.4f}, loss {record.test_loss:.4f} on "

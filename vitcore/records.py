@@ -145,12 +145,15 @@ class RunRecord:
         return cls.from_dict(_read_json(Path(path)), str(path))
 
     @classmethod
-    def from_run(cls, run: Run, dataset: ImageDataset, command: str) -> RunRecord:
-        """The record of what `vitcore.recipes.train_recipe` did."""
+    def from_run(
+        cls, run: Run, dataset: ImageDataset, command: str, code: str | None = None
+    ) -> RunRecord:
+        """The record of what `vitcore.recipes.train_recipe` did. code: what `commit` gave before
+        the run, which outlasts many an edit; asked for now if None."""
         best = run.history.best
         return cls(
             command=command,
-            commit=commit(),
+            commit=commit() if code is None else code,
             date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
             seed=run.recipe.train.seed,
             dataset=dataset.name,
@@ -161,8 +164,8 @@ class RunRecord:
             parameters=sum(p.numel() for p in run.model.parameters()),
             precision=run.precision,
             recipe=run.recipe.to_dict(),
-            wall_seconds=round(run.seconds, 1),
-            total_seconds=round(run.seconds + run.test_seconds, 1),
+            wall_seconds=round(run.seconds, 2),
+            total_seconds=round(run.seconds + run.test_seconds, 2),
             epochs=[dict(row) for row in run.history],
             best_epoch=best["epoch"],
             val_accuracy=best["val_accuracy"],

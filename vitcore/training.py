@@ -414,11 +414,14 @@ class WeightAverage:
     def update(self, model: nn.Module, step: int) -> None:
         """Move the average towards the weights after step `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        average, current = self.model.state_dict(), unwrap(model).state_dict()
+        current = unwrap(model)
         with torch.no_grad():
             torch._foreach_lerp_(
-                list(average.values()), [current[name] for name in average], 1 - decay
+                list(self.model.parameters()), list(current.parameters()), 1 - decay
             )
+            # Running statistics are averages already, and counters are whole numbers.
+            for mine, theirs in zip(self.model.buffers(), current.buffers(), strict=True):
+                mine.copy_(theirs)
 
 
 # --- evaluation ------------------------------------------------------------------------------
@@ -750,8 +753,11 @@ class _Checkpoint:
         content = json.loads(metadata["content"])
         differences = _differences(content["identity"], self.identity)
         if differences:
+            shown = "; ".join(differences[:4])
+            if len(differences) > 4:
+                shown += f"; and {len(differences) - 4} more"
             raise ValueError(
-                f"cannot resume {self.path}: {'; '.join(differences)}; "
+                f"cannot resume {self.path}: {shown}; "
                 "go back to the earlier settings, or choose another out folder."
             )
         weights, best, average = (
@@ -770,7 +776,7 @@ class _Checkpoint:
 
 
 def _steps_per_epoch(batches: Iterable[Any]) -> int:
-    if iter(batches) is batches:
+    if hasattr(batches, "__next__"):
         raise TypeError(
             "train_batches can be gone through only once (a generator): "
             "give a list, a DataLoader or vitcore.data.Batches."
@@ -916,8 +922,11 @@ def fit(
     try:
         for epoch in range(first, config.epochs):
             started = time.perf_counter()
-            if hasattr(train_batches, "set_epoch"):
-                train_batches.set_epoch(epoch)
+            # A DataLoader over several processes has it on its sampler.
+            for part in (train_batches, getattr(train_batches, "sampler", None)):
+                set_epoch = getattr(part, "set_epoch", None)
+                if set_epoch is not None:
+                    set_epoch(epoch)
             model.train()
             totals = _Totals(where)
             rate = 0.0
