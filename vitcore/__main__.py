@@ -93,8 +93,8 @@ def _parser() -> argparse.ArgumentParser:
     guess = add(
         "predict",
         "name pictures",
-        description="Names any picture files: they are resized to what the model was trained on, "
-        "and its three best guesses are printed with their probabilities.",
+        description="Name any picture files: they are resized to what the model was trained on, "
+        "and its\nthree best guesses are printed with their probabilities.",
     )
     guess.add_argument("weights", metavar="WEIGHTS", help="a model.safetensors that train wrote")
     guess.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")

@@ -354,12 +354,18 @@ def _index() -> dict[str, dict[str, dict[str, Any]]]:
 
 
 def _local_folders() -> list[Path]:
-    """Folders that may hold runs: VITCORE_RUNS, then runs/ above here and above the package."""
+    """Folders that may hold runs: VITCORE_RUNS, then runs/ of the checkout around the current
+    folder and around the package."""
     folders = []
     if os.environ.get("VITCORE_RUNS"):
-        folders.append(Path(os.environ["VITCORE_RUNS"]))
+        folders.append(Path(os.environ["VITCORE_RUNS"]).expanduser())
     for start in (Path.cwd(), _PACKAGE):
-        folders += [parent / "runs" for parent in (start, *start.parents)]
+        # Many programs call a folder runs; ours stands beside the package.
+        folders += [
+            parent / "runs"
+            for parent in (start, *start.parents)
+            if (parent / _PACKAGE.name / "records.py").is_file()
+        ]
     return folders
 
 
@@ -376,8 +382,8 @@ def _download(url: str, path: Path, sha256: str, size: int) -> None:
         "connect this machine to the network, or copy the repository's runs/ folder here and name "
         "it in VITCORE_RUNS"
     )
-    request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
     try:
+        request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
             # One byte more than it should be is enough to know that it is another file.
             content = response.read(size + 1)
@@ -395,10 +401,10 @@ def _download(url: str, path: Path, sha256: str, size: int) -> None:
 def run_file(name: str, file: str = RECORD) -> Path:
     """The path of a run's file, fetched if need be.
 
-    Looked for in the folder that VITCORE_RUNS names, in runs/ above the current folder and above
-    the package (a checkout), in the user's cache, and at the repository's address, whose answer
-    must have the checksum shipped with this package. ValueError for a run that nobody knows,
-    OSError where it cannot be fetched.
+    Looked for in the folder that VITCORE_RUNS names, in runs/ of the checkout around the current
+    folder and around the package, in the user's cache, and at the repository's address, whose
+    answer must have the checksum shipped with this package. ValueError for a run that nobody
+    knows, OSError where it cannot be fetched.
     """
     if file not in FILES:
         raise ValueError(f"a run holds {' and '.join(FILES)}, not {file!r}.")
