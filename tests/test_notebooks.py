@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from tools import check_notebooks, notebooks, run_notebooks
-from tools.setup_cell import setup_cell, setup_source, write_into
+from tools.set_repository import read_repository, read_version, site_address
+from tools.setup_cell import setup_cell, setup_source, wheel_name, write_into
 
 CHAPTERS = notebooks.notebook_paths()
 
@@ -26,16 +27,16 @@ def test_chapter(path: Path, check: Callable[[Any], list[str]]) -> None:
     assert check(notebooks.read(path)) == []
 
 
-def test_there_are_chapters_and_the_contents_list_them_all() -> None:
+def test_the_contents_list_every_chapter_once() -> None:
     assert CHAPTERS
     contents = yaml.safe_load((notebooks.ROOT / "_toc.yml").read_text("utf-8"))
-    listed = [
-        chapter["file"]
-        for part in contents["parts"]
-        for chapter in part["chapters"]
-        if chapter["file"].startswith("notebooks/")
+    patterns = [
+        entry["glob"] for part in contents["parts"] for entry in part["chapters"] if "glob" in entry
     ]
-    assert listed == [f"notebooks/{path.stem}" for path in CHAPTERS]
+    listed = [
+        path for pattern in patterns for path in sorted(notebooks.ROOT.glob(f"{pattern}.ipynb"))
+    ]
+    assert listed == CHAPTERS
 
 
 # --- a chapter in small, to plant mistakes in ---------------------------------------------------
@@ -233,7 +234,9 @@ def test_setup_installs_on_colab(monkeypatch: pytest.MonkeyPatch, installed: str
     (command,) = run_setup(monkeypatch, on_colab=True, installed=installed)
     assert command[:4] == [sys.executable, "-m", "pip", "install"]
     assert "--no-deps" in command
-    assert [part for part in command if part.endswith(".whl")] == command[-1:]
+    address = site_address(read_repository())
+    assert [part for part in command if "://" in part] == command[-1:]
+    assert command[-1] == f"{address}dist/{wheel_name(read_version())}"
 
 
 def test_setup_is_safe_to_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:

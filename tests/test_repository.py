@@ -13,7 +13,7 @@ import yaml
 
 from tools import notebooks, set_repository
 from tools.set_repository import ROOT, read_repository, read_version, site_address
-from tools.setup_cell import setup_source, wheel_name
+from tools.setup_cell import setup_source
 
 REPOSITORY = read_repository()
 SITE = site_address(REPOSITORY)
@@ -59,7 +59,7 @@ def test_readme_and_site() -> None:
 
 
 def test_setup_cell() -> None:
-    assert f'"{SITE}dist/{wheel_name(read_version())}"' in setup_source()
+    assert f'SITE = "{SITE}"' in setup_source()
 
 
 @pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.stem)

@@ -56,6 +56,9 @@ def pages() -> list[str]:
         if isinstance(entry, dict):
             if "file" in entry:
                 yield entry["file"]
+            if "glob" in entry:
+                for path in sorted(ROOT.glob(f"{entry['glob']}.ipynb")):
+                    yield path.relative_to(ROOT).with_suffix("").as_posix()
             for value in entry.values():
                 yield from files(value)
         elif isinstance(entry, list):

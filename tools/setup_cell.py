@@ -22,7 +22,7 @@ import os
 import subprocess
 import sys
 
-WHEEL = "{wheel}"
+SITE = "{site}"
 VERSION = "{version}"
 
 if "COLAB_RELEASE_TAG" in os.environ:
@@ -33,13 +33,13 @@ if "COLAB_RELEASE_TAG" in os.environ:
     small = ("einops", "safetensors", "platformdirs")
     wanted = [name for name in small if importlib.util.find_spec(name) is None]
     if installed != VERSION:
-        wanted.append(WHEEL)
+        wanted.append(f"{{SITE}}dist/vitcore-{{VERSION}}-py3-none-any.whl")
     if wanted:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade"]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
         subprocess.run([*pip, *wanted], check=True)
         importlib.invalidate_caches()
     if installed not in (None, VERSION) and "vitcore" in sys.modules:
-        print("A new vitcore is installed: choose Runtime > Restart session, then run all.")"""
+        print("vitcore is new: choose Runtime > Restart session, then run all.")"""
 
 
 def wheel_name(version: str) -> str:
@@ -49,9 +49,7 @@ def wheel_name(version: str) -> str:
 
 def setup_source() -> str:
     """Return the cell's text for the repository's present address and vitcore's version."""
-    version = read_version()
-    wheel = f"{site_address(read_repository())}dist/{wheel_name(version)}"
-    return TEXT.format(wheel=wheel, version=version)
+    return TEXT.format(site=site_address(read_repository()), version=read_version())
 
 
 def setup_cell() -> nbformat.NotebookNode:
