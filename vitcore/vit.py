@@ -127,9 +127,7 @@ class ViTConfig:
                 f"a configuration is a {type(values).__name__}; give a dict of options by name."
             )
         check_names(values)
-        size = values.get("image_size")
-        pair = {"image_size": tuple(size)} if isinstance(size, list) else {}
-        return cls(**{**values, **pair})
+        return cls(**values)  # a list for image_size becomes a tuple there
 
     def to_json(self) -> str:
         """Give the configuration as JSON."""
