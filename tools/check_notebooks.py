@@ -51,8 +51,8 @@ def frame(notebook: Any) -> list[str]:
         found.append('there is no "What you will be able to do"')
     if not any(
         re.search(r"\bminutes?\b", cell.source, re.IGNORECASE)
-        and re.search(r"\bread\b", cell.source, re.IGNORECASE)
-        and re.search(r"\brun\b", cell.source, re.IGNORECASE)
+        and re.search(r"\bread(ing)?\b", cell.source, re.IGNORECASE)
+        and re.search(r"\brun(s|ning)?\b", cell.source, re.IGNORECASE)
         for cell in cells
         if cell.cell_type == "markdown"
     ):
