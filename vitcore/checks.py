@@ -1026,6 +1026,30 @@ def check_independent_of_batch(model: Any, images: Tensor | None = None) -> None
             raise CheckFailed("the same comes out for every image: nothing of the image is read")
 
 
+def check_attention_cost(count: Callable[[int, int, int], int]) -> None:
+    """``count(tokens, dim, heads) -> int``, the multiplications of one layer for one image."""
+    with _judging("four linear maps and two products of N by N"):
+        for n, dim, heads in ((16, 64, 4), (197, 768, 12), (10, 6, 1)):
+            maps, square = n * dim**2, n**2 * dim
+            wrong = [
+                ("the output projection is missing", 3 * maps + 2 * square),
+                ("queries, keys and values are three maps, not one", 2 * maps + 2 * square),
+                ("the four linear maps are missing", 2 * square),
+                ("of the two N by N products, scores and weighted sum, only one is counted",
+                 4 * maps + square),
+                ("the two N by N products are missing", 4 * maps),
+                ("a head has d = D/h numbers, not D: all heads together cost what one head of D "
+                 "numbers costs", 4 * maps + 2 * square * heads),
+                ("that is the cost of the N by N products of one head alone",
+                 4 * maps + 2 * square // heads),
+                ("that is multiplications and additions together", 8 * maps + 4 * square),
+            ]  # fmt: skip
+            _compare_int(
+                _call(count, n, dim, heads), 4 * maps + 2 * square, wrong,
+                f"{n} tokens of width {dim} with {heads} heads",
+            )  # fmt: skip
+
+
 # -- chapter 4: blocks -------------------------------------------------------------------------
 
 
