@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -251,6 +253,31 @@ def _open(path: Path, fresh: dict) -> dict:
     return old
 
 
+def _train_named(recipe: Recipe, name: str, seed: int, dataset: ImageDataset) -> dict:
+    torch.set_num_threads(1)
+    return train_once(recipe, VARIANTS[name], seed, dataset)
+
+
+def _train_all(
+    recipe: Recipe, todo: Sequence[tuple[int, Variant]], dataset: ImageDataset, workers: int
+) -> Iterator[dict]:
+    """Give the results in the order of ``todo``, each as soon as it and those before are there."""
+    if workers == 1:
+        for seed, variant in todo:
+            yield train_once(recipe, variant, seed, dataset)
+        return
+    # Forked after torch has started its threads, a worker would hang.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        futures = [pool.submit(_train_named, recipe, v.name, seed, dataset) for seed, v in todo]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
 def run(
     out: str | os.PathLike[str],
     dataset: ImageDataset,
@@ -258,10 +285,13 @@ def run(
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = SEEDS,
     limit: int | None = None,
+    workers: int = 1,
     command: str = "python -m benchmarks.ablations",
     say: Callable[[str], object] = print,
 ) -> dict:
     """Train what OUT/record.json lacks, at most ``limit`` runs, and return the record as it is.
+
+    ``workers`` processes of one thread each share the work; the numbers do not depend on it.
 
     Raises:
         ValueError: if OUT holds a record of other settings, images or versions.
@@ -278,8 +308,8 @@ def run(
         for variant in VARIANTS.values()
         if seed not in record["variants"][variant.name]["seeds"]
     ]
-    for seed, variant in todo[:limit]:
-        result = train_once(recipe, variant, seed, dataset)
+    results = _train_all(recipe, todo[:limit], dataset, workers)
+    for (seed, variant), result in zip(todo[:limit], results, strict=True):
         rows = record["variants"][variant.name]
         rows["seeds"].append(seed)
         for key in ("test_accuracy", "test_loss", "train_loss", "seconds"):
@@ -314,6 +344,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--limit", type=int, metavar="N", help="stop after N runs; the next call goes on"
     )
     parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes at once (default: 1)"
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="a hundredth of the work, to see that it runs; needs its own --out",
@@ -334,8 +367,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     command += " --stand-in" if given.stand_in else ""
     try:
         dataset = load_dataset("mnist", given.data, stand_in=True if given.stand_in else None)
-        record = run(given.out, dataset, recipe=recipe, seeds=given.seeds, limit=given.limit,
-                     command=command, say=lambda line: print(line, flush=True))  # fmt: skip
+        record = run(
+            given.out,
+            dataset,
+            recipe=recipe,
+            seeds=given.seeds,
+            limit=given.limit,
+            workers=given.workers,
+            command=command,
+            say=lambda line: print(line, flush=True),
+        )
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(str(error))
     done = sum(len(variant["seeds"]) for variant in record["variants"].values())

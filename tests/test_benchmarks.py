@@ -67,6 +67,19 @@ def test_a_stopped_benchmark_goes_on_and_ends_as_the_unbroken_one(
     assert len(said) == 2 * len(ablations.VARIANTS)
 
 
+def test_two_workers_give_the_same_numbers(finished, tmp_path, small_mnist: ImageDataset):
+    said: list[str] = []
+    record = ablations.run(
+        tmp_path, small_mnist, recipe=TINY, seeds=(0, 1), limit=5, workers=2, say=said.append
+    )
+    assert len(said) == 5
+    for name in list(ablations.VARIANTS)[:5]:
+        once, both = record["variants"][name], finished[1]["variants"][name]
+        assert once["seeds"] == [0]
+        assert once["test_loss"][0] == both["test_loss"][0]
+        assert once["train_loss"][0] == both["train_loss"][0]
+
+
 def test_a_record_of_other_settings_is_not_continued(finished, small_mnist: ImageDataset):
     out, _ = finished
     before = (out / "record.json").read_bytes()
