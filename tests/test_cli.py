@@ -56,6 +56,13 @@ def test_train_writes_weights_and_record(trained, folder):
         assert place not in text
 
 
+def test_precision_on_the_command_line(folder, tmp_path):
+    out = tmp_path / "out"
+    assert train("--data", folder, "--out", out, "--epochs", "1", "--precision", "bf16") == 0
+    record = RunRecord.read(out / "record.json")
+    assert record.precision == record.recipe["train"]["precision"] == "bf16"
+
+
 def test_a_run_is_neither_overwritten_nor_repeated(trained, folder, capsys, tmp_path):
     before = (trained / "record.json").read_bytes()
     where = ("--data", folder, "--out", trained, "--epochs", "4")

@@ -40,6 +40,7 @@ examples:
 
 def _parser() -> argparse.ArgumentParser:
     from .recipes import RECIPES
+    from .training import PRECISIONS
 
     raw = argparse.RawDescriptionHelpFormatter
     # Abbreviated options would slip past the cleaning of the recorded command.
@@ -78,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", metavar="DIR", help="default: out/RECIPE-seedN")
     train.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's number")
     train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    train.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        help="instead of the recipe's; bf16 saves time on CPUs that compute in it, and costs time "
+        "on others",
+    )
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     train.add_argument(
         "--quick", action="store_true", help="two epochs on a few hundred images: only to try it"
@@ -139,6 +146,8 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         recipe = recipe.quick()
     if args.epochs is not None:
         recipe = recipe.with_train(epochs=args.epochs)
+    if args.precision is not None:
+        recipe = recipe.with_train(precision=args.precision)
     device = resolve_device(args.device)
     variant = "-quick" if args.quick else ""
     out = Path(args.out or f"out/{recipe.name}{variant}-seed{args.seed}")
