@@ -40,6 +40,16 @@ def seeds_apart(values: list[float]) -> str:
     return f"{mean} ({100 * min(values):.2f} to {100 * max(values):.2f})"
 
 
+def on_what(record: dict[str, Any]) -> str:
+    """Name the device of a run, what of it was used, and in which precision."""
+    hardware = record["hardware"]
+    if hardware["device"] == "cpu":
+        used = f"{hardware['threads']} of {hardware['cores']} cores"
+    else:
+        used = hardware["device"]
+    return f"{hardware['name']}, {used}, {record['precision']}"
+
+
 def results_table(root: Path = ROOT, address: str = "") -> str:
     """Return a Markdown table with one row for each of vitcore's recipes that has records.
 
@@ -64,9 +74,7 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
     for (dataset, recipe, split), runs in sorted(groups.items()):
         records = [record for _, record in runs]
         seconds = [record["wall_seconds"] for record in records]
-        hardware = sorted(
-            {f"{r['hardware']['name']}, {r['hardware']['cores']} cores" for r in records}
-        )
+        hardware = sorted({on_what(record) for record in records})
         links = [
             f"[seed {record['seed']}]({address}runs/{name}/record.json)" for name, record in runs
         ]
