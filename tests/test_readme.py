@@ -72,7 +72,8 @@ def record(folder: Path, name: str, **changes: Any) -> None:
         "parameters": 200_000,
         "wall_seconds": 150.0,
         "test_accuracy": 0.99,
-        "hardware": {"name": "a processor", "cores": 2},
+        "precision": "fp32",
+        "hardware": {"device": "cpu", "name": "a processor", "cores": 2, "threads": 1},
     }
     from vitcore.recipes import RECIPES
 
@@ -91,6 +92,7 @@ def test_a_table_of_three_seeds(tmp_path: Path) -> None:
     assert "99.29 % (99.20 to 99.36)" in lines[2]
     assert "2 min 30 s" in lines[2]
     assert lines[2].count("record.json") == 3
+    assert "a processor, 1 of 2 cores, fp32" in lines[2]
     assert runs_index.results_table(tmp_path / "runs") == runs_index.NONE_YET
 
 
