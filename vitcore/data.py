@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from ._torchvision import import_torchvision
-from .augment import Augment
+from .augment import Augment, Mix
 
 # --------------------------------------------------------------------------------------------------
 # What is known of the two data sets
@@ -781,9 +781,10 @@ class Batches:
     """Batches of a split: (images floating point (B, C, H, W), labels int64 (B,)), over and over.
 
     The whole split lies on the device as uint8. A batch is taken out, divided by 255, augmented
-    (``augment(images, generator)``, values in [0, 1]) and normalised with mean and std.
+    (``augment(images, generator)``, values in [0, 1]), mixed (``mix(images, labels, generator)``,
+    whose targets, soft labels (B, K), stand in the labels' place) and normalised with mean and std.
 
-    The order and the augmentation follow from (seed, epoch) alone, so a run that is resumed at
+    Order, augmentation and mixing follow from (seed, epoch) alone, so a run that is resumed at
     ``set_epoch(e)`` sees what the unbroken run saw. Every batch has its own random state, drawn
     from seed, epoch, batch and rank. With ``world_size`` above 1 each rank takes its share of
     every batch of ``world_size * batch_size`` images: none is repeated, and none is left out unless
@@ -800,6 +801,7 @@ class Batches:
         shuffle: bool = False,
         seed: int = 0,
         augment: Augment | None = None,
+        mix: Mix | None = None,
         device: str | torch.device = "cpu",
         drop_last: bool = False,
         rank: int = 0,
@@ -813,7 +815,8 @@ class Batches:
         self.labels = labels.to(self.device)
         self.batch_size = batch_size
         self.mean, self.std = tuple(mean), tuple(std)
-        self.shuffle, self.seed, self.augment = shuffle, seed, augment
+        self.shuffle, self.seed = shuffle, seed
+        self.augment, self.mix = augment, mix
         self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
         self.epoch = 0
         self._mean, self._std = _channel_columns(mean, std, self.device)
@@ -866,11 +869,15 @@ class Batches:
             else:
                 images = self.images.index_select(0, order[start:end])
                 labels = self.labels.index_select(0, order[start:end])
-            if self.augment is None:
-                yield images.float().div_(255).sub_(self._mean).div_(self._std), labels
+            changed = images.float().div_(255)
+            if self.augment is None and self.mix is None:
+                yield changed.sub_(self._mean).div_(self._std), labels
                 continue
-            state = self._state(self.seed, epoch, batch + 1, self.rank)
-            changed = self.augment(images.float().div_(255), self._generator.manual_seed(state))
+            self._generator.manual_seed(self._state(self.seed, epoch, batch + 1, self.rank))
+            if self.augment is not None:
+                changed = self.augment(changed, self._generator)
+            if self.mix is not None:
+                changed, labels = self.mix(changed, labels, self._generator)
             yield (changed - self._mean).div_(self._std), labels
 
 
