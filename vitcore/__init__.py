@@ -5,6 +5,8 @@ Importing this package loads the model core alone (torch and einops). Data, trai
 checks are imported by name, for example ``from vitcore import data``.
 """
 
+import contextlib
+
 from .attention import ATTENTIONS, Attention, register_attention
 from .blocks import Block, DropPath, LayerScale, Mlp
 from .embeddings import (
@@ -15,6 +17,10 @@ from .embeddings import (
 )
 from .patches import PATCH_EMBEDS, PatchEmbed, patchify, register_patch_embed, unpatchify
 from .vit import MODELS, ViT, ViTConfig, create_model
+
+with contextlib.suppress(ImportError):
+    # Only to be known by name, as ViTConfig(patch_embed="conv_stem"); the core does without.
+    from . import stems as stems
 
 __version__ = "0.1.0"
 

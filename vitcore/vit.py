@@ -224,6 +224,9 @@ class ViT(nn.Module):
                 _draw(module.weight, 0.02 if module is self.head else self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+        own = getattr(self.patch_embed, "reset_parameters", None)
+        if own is not None:  # several layers deep, a patch embedding knows its own scale
+            own()
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``; 0 leaves it out.

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: MIT
+"""Patch embeddings that look beyond one patch; chapter 7 compares them with the linear one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .patches import check_images, check_positive, patch_grid, register_patch_embed
+
+__all__ = ["ConvStem"]
+
+
+@register_patch_embed("conv_stem")
+class ConvStem(nn.Module):
+    """Tokens from 3x3 convolutions with pooling: neighbours overlap, where patches only touch.
+
+    Each layer is a convolution, ReLU and a max-pooling over 3x3 pixels that halves both sides.
+    As many layers as it takes to make one token of P x P pixels: two for P = 4, so that 32 pixels
+    give 8 x 8 tokens, as many as linear patches of that size, each of which sees 13 x 13 pixels.
+
+    Args:
+        image_size: H = W in pixels, or (H, W); the size for which ``.grid`` holds.
+        patch_size: P, the pixels from one token to the next, a power of two from 2.
+        in_channels: C, the number of channels of an image.
+        dim: D, the width of the model, and the channels of the last layer.
+        hidden: the channels of the layers before; None for D / 2.
+
+    Raises:
+        TypeError, ValueError: for sizes that do not fit, when made and when called.
+
+    Source: Hassani et al. (2021), section 3.2; Xiao et al. (2021) on what it does for training.
+    """
+
+    def __init__(
+        self,
+        image_size: int | tuple[int, int],
+        patch_size: int,
+        in_channels: int,
+        dim: int,
+        hidden: int | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive("in_channels", in_channels)
+        check_positive("dim", dim)
+        hidden = max(1, dim // 2) if hidden is None else hidden
+        check_positive("hidden", hidden)
+        self.grid = patch_grid(image_size, patch_size)
+        if patch_size < 2 or patch_size & (patch_size - 1):
+            raise ValueError(
+                f"patch_size is {patch_size}, but every layer of the stem halves the image; give "
+                "a power of two from 2, such as 4."
+            )
+        self.patch_size = patch_size
+        self.in_channels = in_channels
+        depth = patch_size.bit_length() - 1
+        widths = [in_channels, *[hidden] * (depth - 1), dim]
+        self.convs = nn.ModuleList(
+            nn.Conv2d(widths[i], widths[i + 1], kernel_size=3, padding=1) for i in range(depth)
+        )
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the kernels so that a ReLU after each keeps the size of the values (He, 2015)."""
+        for conv in self.convs:
+            assert isinstance(conv, nn.Conv2d)
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
+        check_images(images, self.in_channels)
+        grid = patch_grid((images.shape[2], images.shape[3]), self.patch_size)
+        for conv in self.convs:
+            images = self.pool(torch.relu(conv(images)))
+        return torch.flatten(images, 2).transpose(1, 2), grid  # (B, N, D)
