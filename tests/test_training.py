@@ -143,6 +143,7 @@ def same_run(one, other):
         ({"epochs": 1, "clip_norm": 0.0}, "None"),
         ({"epochs": 1, "betas": (0.9, 1.0)}, "betas"),
         ({"epochs": 1, "ema": 1.0}, "ema"),
+        ({"epochs": 1, "optimizer": "lion"}, "muon"),
     ],
 )
 def test_config_refuses(fields, words):
@@ -575,6 +576,84 @@ def test_iterables_without_a_length():
         fit(tiny_vit(), Drying(), None, config, device="cpu", progress=False)
 
 
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
+
+
+@needs_muon
+def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
+    model = tiny_vit(class_token=True, registers=1, layer_scale=1e-2)
+    names = {id(p): name for name, p in model.named_parameters()}
+    config = TrainConfig(epochs=1, optimizer="muon", weight_decay=0.3, lr=2e-3)
+    muon, adamw = training.build_optimizers(model, config)
+    assert type(muon) is torch.optim.Muon
+    assert type(adamw) is torch.optim.AdamW
+    taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    matrices = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
+    assert taken == {f"blocks.{i}.{name}.weight" for i in range(2) for name in matrices}
+    rest = {names[id(p)]: g["weight_decay"] for g in adamw.param_groups for p in g["params"]}
+    assert taken | set(rest) == set(names.values())
+    assert not taken & set(rest)
+    assert {name for name, decay in rest.items() if decay} == {
+        "patch_embed.proj.weight",
+        "head.weight",
+    }
+    assert muon.param_groups[0]["weight_decay"] == 0.3
+    assert muon.param_groups[0]["lr"] == adamw.param_groups[0]["lr"] == 2e-3
+    assert muon.param_groups[0]["adjust_lr_fn"] == "match_rms_adamw"
+    # A step of Muon is as long as one of AdamW: 0.2 lr for each number, in the root mean square.
+    (group,) = muon.param_groups
+    group["weight_decay"] = 0.0
+    before = [p.detach().clone() for p in group["params"]]
+    for parameter in group["params"]:
+        parameter.grad = torch.randn_like(parameter)
+    muon.step()
+    for parameter, old in zip(group["params"], before, strict=True):
+        step = (parameter.detach() - old).square().mean().sqrt()
+        assert 0.7 * 0.2 * 2e-3 < step < 1.4 * 0.2 * 2e-3
+    # Nothing but matrices, or none at all.
+    (only,) = training.build_optimizers(nn.Sequential(nn.Linear(4, 4, bias=False)), config)
+    assert type(only) is torch.optim.Muon
+    (only,) = training.build_optimizers(nn.Sequential(nn.LayerNorm(4)), config)
+    assert type(only) is torch.optim.AdamW
+
+
+def test_without_muon_adamw_says_that_it_takes_its_place(monkeypatch, capsys):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
+    config = TrainConfig(epochs=2, optimizer="muon")
+    one, other = tiny_vit(), tiny_vit()
+    fit(one, batches(), None, config, device="cpu", progress=False)
+    assert capsys.readouterr().out.count("has no Muon: AdamW takes its place") == 1
+    fit(other, batches(), None, TrainConfig(epochs=2), device="cpu", progress=False)
+    same_weights(one.state_dict(), other.state_dict())
+
+
+def test_a_compiled_run_is_the_same_run(monkeypatch, tmp_path):
+    """Steps go through what torch.compile gives; weights and judgement are the model's own."""
+    calls = []
+
+    class Compiled(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self._orig_mod = inner
+
+        def forward(self, images):
+            calls.append(self.training)
+            return self._orig_mod(images)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    one, other = tiny_vit(), tiny_vit()
+    first = fit(one, batches(), batches(), TrainConfig(epochs=2), device="cpu", progress=False)
+    assert not calls
+    config = TrainConfig(epochs=2, compile=True)
+    second = fit(other, batches(), batches(), config, device="cpu", progress=False, out=tmp_path)
+    assert len(calls) == 2 * len(batches())
+    same_weights(one.state_dict(), other.state_dict())
+    assert first.best["val_loss"] == second.best["val_loss"]
+    assert not [name for name in run_content(tmp_path)[0] if "_orig_mod" in name]
+    with pytest.raises(TypeError, match="compile must be True or False"):
+        TrainConfig(epochs=1, compile="max")  # type: ignore[arg-type]
+
+
 def test_training_in_bf16_on_the_cpu_by_request():
     config = TrainConfig(epochs=2, precision="bf16", lr=5e-3)
     model = tiny_vit()
@@ -689,6 +768,31 @@ def test_a_resumed_run_repeats_the_unbroken_one(tmp_path, unbroken, epoch, step)
     same_run(tmp_path, unbroken[0])
     same_weights(model.state_dict(), unbroken[1].state_dict())
     assert len(history) == 5
+
+
+@needs_muon
+def test_a_resumed_run_with_two_optimisers_repeats_the_unbroken_one(tmp_path):
+    config = TrainConfig(**{**CONFIG.to_dict(), "optimizer": "muon", "epochs": 3})
+    whole, _ = run(tmp_path / "whole", config=config)
+    with pytest.raises(Stop):
+        run(tmp_path / "parts", config=config, before=stop_at(2, 1, Stop()))
+    set_seed(99)
+    resumed, _ = run(tmp_path / "parts", config=config, resume=True)
+    same_run(tmp_path / "parts", tmp_path / "whole")
+    same_weights(resumed.state_dict(), whole.state_dict())
+    tensors, content = run_content(tmp_path / "whole")
+    assert len(content["optimizers"]) == 2
+    assert {name.split(".")[-1] for name in tensors if name.startswith("optimizer.0.")} == {
+        "momentum_buffer"
+    }
+    assert any(name.startswith("optimizer.1.") and name.endswith("exp_avg_sq") for name in tensors)
+    # A run of one optimiser is another run.
+    with pytest.raises(ValueError, match=r"config\.optimizer"):
+        run(
+            tmp_path / "parts",
+            config=TrainConfig(**{**config.to_dict(), "optimizer": "adamw"}),
+            resume=True,
+        )
 
 
 def test_random_numbers_matter_in_that_comparison(tmp_path, unbroken):

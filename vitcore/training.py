@@ -55,13 +55,17 @@ CHECKPOINT = "checkpoint.safetensors"
 _CHECKPOINT_FORMAT = "vitcore-checkpoint-1"
 _WEIGHTS_FORMAT = "vitcore-weights-1"
 
-OPTIMIZERS = ("adamw", "adam")
+OPTIMIZERS = ("adamw", "adam", "muon")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 # Weight decay pulls a matrix towards zero, which is harmless to what it can express. A position,
 # a token, a bias, a gain or a temperature has no such slack, so these are left alone.
 NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature")
+
+# Muon makes every direction of a step equally long, which suits maps from tokens to tokens. What
+# brings pixels in or reads classes out has directions that matter more than others.
+NO_MUON = (*NO_DECAY, "patch_embed", "head")
 
 
 class NonFiniteLoss(RuntimeError):
@@ -81,7 +85,9 @@ class TrainConfig:
 
     epochs: passes over the training images.
     batch_size: images per step, for whoever makes the batches; `fit` takes them as they come.
-    optimizer: "adamw" (Loshchilov and Hutter, 2019) or "adam" (no weight decay at all).
+    optimizer: "adamw" (Loshchilov and Hutter, 2019), "adam" (no weight decay at all) or "muon"
+        (Jordan et al., 2024): torch.optim.Muon for the matrices inside the blocks, its step as
+        long as AdamW's would be, and AdamW for the rest; AdamW alone where torch has no Muon.
     lr: the highest learning rate, reached at the end of the warmup.
     weight_decay: AdamW's, on matrices only (see `param_groups`).
     warmup_epochs: epochs of linear rise to `lr`, never more than half of the run.
@@ -92,6 +98,7 @@ class TrainConfig:
         ones, fp32 everywhere else.
     ema: decay of the moving average of the weights (Polyak and Juditsky, 1992), which is then what
         is validated and kept: 0.998 averages over some 500 steps; 0 for none.
+    compile: whether training steps go through torch.compile, which takes minutes to begin with.
     seed: of the random numbers drawn during training (drop path and the like).
     """
 
@@ -108,6 +115,7 @@ class TrainConfig:
     clip_norm: float | None = 1.0
     precision: str = "auto"
     ema: float = 0.0
+    compile: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -125,6 +133,8 @@ class TrainConfig:
                 raise ValueError(
                     f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(allowed)}."
                 )
+        if not isinstance(self.compile, bool):
+            raise TypeError(f"compile must be True or False, not {self.compile!r}.")
         if not self.lr > 0:
             raise ValueError(f"lr must be above 0, not {self.lr}.")
         if not 0 <= self.min_lr <= self.lr:
@@ -345,17 +355,24 @@ def _training_loss(loss: Loss, label_smoothing: float) -> Loss:
 # --- optimiser and schedule ------------------------------------------------------------------
 
 
-def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def param_groups(
+    model: nn.Module, weight_decay: float, only: Callable[[str, nn.Parameter], bool] | None = None
+) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices with `weight_decay`, everything in NO_DECAY or with one
-    dimension (biases, norms, layer scale) without. Frozen parameters are left out."""
+    dimension (biases, norms, layer scale) without. Frozen parameters are left out, and so are
+    those of which `only(name, parameter)` is false."""
     decay: list[nn.Parameter] = []
     keep: list[nn.Parameter] = []
+    found = False
     for name, parameter in unwrap(model).named_parameters():
         if not parameter.requires_grad:
             continue
+        found = True
+        if only is not None and not only(name, parameter):
+            continue
         exempt = parameter.ndim <= 1 or any(part in name for part in NO_DECAY)
         (keep if exempt else decay).append(parameter)
-    if not decay and not keep:
+    if not found:
         raise ValueError("the model has no parameter to train: all have requires_grad=False.")
     groups = [
         {"params": decay, "weight_decay": weight_decay},
@@ -364,8 +381,12 @@ def param_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     return [group for group in groups if group["params"]]
 
 
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and not any(part in name for part in NO_MUON)
+
+
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """The optimisers of a run, stepped together; a list, because some recipes need two.
+    """The optimisers of a run, stepped together; a list, because Muon leaves the rest to AdamW.
 
     A group's own "lr" is what the schedule multiplies, as a share of config.lr.
     """
@@ -375,8 +396,24 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     if config.optimizer == "adam":
         groups = param_groups(model, 0.0)
         return [torch.optim.Adam(groups, lr=config.lr, betas=config.betas, fused=fused)]
-    groups = param_groups(model, config.weight_decay)
-    return [torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)]
+
+    def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+    if config.optimizer == "muon":
+        muon = getattr(torch.optim, "Muon", None)
+        matrices = param_groups(model, config.weight_decay, only=_is_hidden_matrix)
+        if muon is None:
+            if _distributed(None, None)[0] == 0:
+                print(f"torch {torch.__version__} has no Muon: AdamW takes its place.", flush=True)
+        elif matrices:
+            rest = param_groups(
+                model, config.weight_decay, only=lambda name, p: not _is_hidden_matrix(name, p)
+            )
+            # The length of AdamW's step: one learning rate serves both (Liu et al., 2025).
+            first = muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw")
+            return [first, adamw(rest)] if rest else [first]
+    return [adamw(param_groups(model, config.weight_decay))]
 
 
 def cosine_with_warmup(
@@ -873,6 +910,8 @@ def fit(
     parameters = [p for o in optimizers for group in o.param_groups for p in group["params"]]
     scaler = torch.amp.GradScaler(where.type, enabled=precision == "fp16")
     steps = _steps_per_epoch(train_batches)
+    # The same weights: what is saved, judged and returned is the model itself.
+    stepped = torch.compile(model) if config.compile else model
 
     checkpoint = None
     if out is not None:
@@ -943,7 +982,7 @@ def fit(
                     optimizer.zero_grad(set_to_none=True)
 
                 with _autocast(where, precision):
-                    logits = model(images)
+                    logits = stepped(images)
                 logits = logits.float()
                 value = training_loss(logits, targets).mean()
                 with torch.no_grad():
