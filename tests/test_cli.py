@@ -105,6 +105,33 @@ def test_resume_of_other_data_is_refused(trained, tmp_path, capsys):
     assert "metadata.data was" in capsys.readouterr().err
 
 
+def test_a_record_that_is_older_than_a_setting_still_counts(trained, folder, capsys, tmp_path):
+    values = json.loads((trained / "record.json").read_text())
+    del values["recipe"]["mix"], values["recipe"]["train"]["compile"]
+    (tmp_path / "record.json").write_text(json.dumps(values))
+    options = ("--data", folder, "--out", tmp_path, "--epochs", "4", "--seed", "2", "--resume")
+    assert train(*options) == 0
+    assert "finished" in capsys.readouterr().out
+
+
+def test_cifar100_by_the_name_of_its_rung(tmp_path, capsys, monkeypatch):
+    from vitcore import _standin, recipes
+
+    np.savez(tmp_path / "cifar100.npz", **_standin.generate("cifar100", train=6200, test=300))
+    values = recipes.RECIPES["cifar100-cpu"].to_dict()
+    values["model"] |= {"dim": 16, "depth": 1, "heads": 2}
+    smaller = recipes.Recipe.from_dict({**values, "images": [200, 100, 100]})
+    monkeypatch.setitem(recipes.RECIPES, "cifar100-cpu", smaller)
+    out = tmp_path / "out"
+    places = ["--data", str(tmp_path), "--out", str(out), "--device", "cpu"]
+    assert main(["train", "cifar100", "--recipe", "cpu", "--quick", *places]) == 0
+    printed = capsys.readouterr().out
+    assert "recipe cifar100-cpu, seed 0, on cpu, bf16" in printed
+    for words in ("test coarse accuracy 0.", "test top5 accuracy 0.", "test calibration error 0."):
+        assert words in printed
+    assert RunRecord.read(out / "record.json").more["coarse_accuracy"] >= 0
+
+
 def test_eval(trained, folder, capsys):
     weights = str(trained / "model.safetensors")
     assert main(["eval", weights, "--data", str(folder), "--device", "cpu"]) == 0

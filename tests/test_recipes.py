@@ -4,15 +4,28 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
+import itertools
 import json
+import math
 
 import pytest
 import torch
 
 from vitcore import recipes
-from vitcore.recipes import RECIPES, Recipe, confusion_matrix, get_recipe, train_recipe
+from vitcore.recipes import (
+    CIFAR100_LADDER,
+    RECIPES,
+    Recipe,
+    calibration_error,
+    confusion_matrix,
+    get_recipe,
+    group_accuracy,
+    top_k_accuracy,
+    train_recipe,
+)
+from vitcore.records import RunRecord
 from vitcore.training import load_weights
-from vitcore.vit import ViTConfig
+from vitcore.vit import ViT, ViTConfig
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -25,7 +38,7 @@ def test_recipes_are_data(name):
     assert Recipe.from_dict(json.loads(json.dumps(short.to_dict()))) == short
     assert short.train.epochs <= 2
     # Only the length changes: the code that runs is the same.
-    same = {"model", "augment", "augment_options", "dataset", "name"}
+    same = {"model", "augment", "augment_options", "mix", "mix_options", "dataset", "name"}
     assert all(getattr(short, key) == getattr(recipe, key) for key in same)
     assert short.quick() == short
 
@@ -33,6 +46,7 @@ def test_recipes_are_data(name):
 def test_the_default_recipe_bears_the_data_sets_name():
     assert get_recipe("mnist") is RECIPES["mnist"]
     assert get_recipe("mnist", "long") is get_recipe("mnist", "mnist-long") is RECIPES["mnist-long"]
+    assert get_recipe("cifar100") is get_recipe("cifar100", "cpu") is RECIPES["cifar100-cpu"]
     with pytest.raises(ValueError, match="mnist, mnist-long"):
         get_recipe("mnist", "short")
     with pytest.raises(ValueError, match="data sets with recipes"):
@@ -131,3 +145,119 @@ def test_only_training_is_shuffled_and_augmented(small_mnist):
     assert train.shuffle
     assert train.augment is not None
     assert train.batch_size == recipe.train.batch_size
+
+
+# --- CIFAR-100 -------------------------------------------------------------------------------
+
+
+def test_every_rung_changes_one_thing():
+    rungs = [RECIPES[name] for name in CIFAR100_LADDER]
+    changed = []
+    for one, other in itertools.pairwise(rungs):
+        before, after = one.to_dict(), other.to_dict()
+        assert before["note"] != after["note"]
+        keys = {part for part in before if before[part] != after[part]} - {"name", "note"}
+        changed.append(keys)
+    # What belongs together changes together: a schedule, an augmentation, a way of pooling.
+    parts = [{"train"}, {"augment", "augment_options"}, {"mix"}, {"model"}, {"model"}]
+    assert changed == [*parts, {"train"}, {"train"}, {"train"}]
+    first, last = rungs[0], rungs[-1]
+    assert (first.model.class_token, first.model.pool, first.model.positions) == (
+        True,
+        "cls",
+        "learned",
+    )
+    assert (first.train.optimizer, first.train.schedule, first.train.ema) == ("adam", "constant", 0)
+    assert first.augment is first.mix is None
+    assert last.train.epochs == 3 * rungs[-2].train.epochs
+    # Up to there every rung has the same budget and the same images in a batch.
+    assert len({(r.train.epochs, r.train.batch_size) for r in rungs[:-1]}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("cifar100")])
+def test_sizes_of_the_models(name):
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in ViT(RECIPES[name].model).parameters())
+    assert parameters < 10e6
+    if name == "cifar100-cpu":
+        assert parameters * 4 < 4e6  # bytes of its weights
+    model = RECIPES[name].model
+    assert (model.image_size, model.in_channels, model.num_classes) == (32, 3, 100)
+
+
+def test_scores_of_many_classes_by_hand():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(500, 12, generator=generator) * 2
+    labels = torch.randint(12, (500,), generator=generator)
+    group_of = torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3])
+    top, coarse, gaps = 0, 0, [[0.0, 0.0, 0.0] for _ in range(15)]
+    for row, label in zip(logits.tolist(), labels.tolist(), strict=True):
+        order = sorted(range(12), key=lambda c: -row[c])
+        top += label in order[:5]
+        coarse += order[0] // 3 == label // 3
+        total = sum(math.exp(value) for value in row)
+        confidence = math.exp(row[order[0]]) / total
+        cell = gaps[min(14, int(confidence * 15))]
+        cell[0] += 1
+        cell[1] += confidence
+        cell[2] += order[0] == label
+    error = sum(n / 500 * abs(c / n - hits / n) for n, c, hits in gaps if n)
+    assert top_k_accuracy(logits, labels) == pytest.approx(top / 500)
+    assert group_accuracy(logits, labels, group_of) == pytest.approx(coarse / 500)
+    assert calibration_error(logits, labels) == pytest.approx(error, abs=1e-6)
+    assert top_k_accuracy(logits[:, :3], labels % 3) == 1  # fewer classes than five
+    # Sure and right is calibrated, sure and wrong is as far off as it gets.
+    sure = torch.eye(12)[labels] * 100
+    assert calibration_error(sure, labels) == pytest.approx(0)
+    assert calibration_error(sure, (labels + 1) % 12) == pytest.approx(1)
+
+
+def small(recipe):
+    values = recipe.quick().with_train(batch_size=25, epochs=1).to_dict()
+    values["images"] = [100, 100, 100]
+    values["model"] |= {"dim": 12, "depth": 1}
+    return Recipe.from_dict(values)
+
+
+@pytest.mark.parametrize("name", [*CIFAR100_LADDER[::3], "cifar100-cpu", "cifar100-gpu"])
+def test_from_a_rung_to_its_record(name, small_cifar100, tmp_path):
+    recipe = small(RECIPES[name])
+    if recipe.model.heads == 5:
+        recipe = Recipe.from_dict(
+            {**recipe.to_dict(), "model": {**recipe.model.to_dict(), "dim": 15}}
+        )
+    run = train_recipe(recipe, small_cifar100, device="cpu", out=tmp_path, progress=False)
+    RunRecord.from_run(run, small_cifar100, "python -m vitcore train cifar100").write(
+        tmp_path / "record.json"
+    )
+    record = RunRecord.read(tmp_path / "record.json")
+    assert record.more == run.more
+    assert set(record.more) == {"coarse_accuracy", "top5_accuracy", "calibration_error"}
+    assert record.more["top5_accuracy"] >= record.test_accuracy
+    group_of = small_cifar100.group_of.tolist()
+    coarse = sum(
+        count
+        for i, row in enumerate(record.confusion)
+        for j, count in enumerate(row)
+        if group_of[i] == group_of[j]
+    )
+    assert record.more["coarse_accuracy"] == pytest.approx(coarse / record.test_images)
+    assert record.recipe["mix"] == RECIPES[name].mix
+    images, targets = next(
+        iter(
+            recipes.make_batches(
+                run.recipe,
+                small_cifar100,
+                small_cifar100.train,
+                device=torch.device("cpu"),
+                training=True,
+            )
+        )
+    )
+    assert images.shape == (25, 3, 32, 32)
+    assert targets.shape == ((25, 100) if recipe.mix else (25,))
+
+
+def test_ten_classes_without_groups_have_no_further_scores(small_mnist):
+    run = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
+    assert run.more == {}

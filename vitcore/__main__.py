@@ -136,7 +136,7 @@ def _load(name: str, args: argparse.Namespace) -> Any:
 
 
 def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    from .recipes import WEIGHTS, get_recipe, train_recipe
+    from .recipes import WEIGHTS, Recipe, get_recipe, train_recipe
     from .records import RECORD, RunRecord, commit
     from .training import CHECKPOINT, resolve_device, resolve_precision
 
@@ -160,8 +160,9 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     dataset = _load(args.dataset, args)
     if (out / RECORD).exists():
         done = RunRecord.read(out / RECORD)
-        wanted = recipe.fitted_to(dataset).to_dict()
-        if done.recipe != wanted or done.source != str(dataset.source):
+        # A record keeps what it was written with; settings that came later have their defaults.
+        same = Recipe.from_dict(done.recipe) == recipe.fitted_to(dataset)
+        if not same or done.source != str(dataset.source):
             raise ValueError(
                 f"{out} holds a finished run of another recipe, seed or data: choose another --out."
             )
@@ -179,6 +180,8 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         f"(validation accuracy {record.val_accuracy:.4f}){dataset.source.note}; "
         f"{record.parameters} parameters, {record.wall_seconds:.0f} s of training"
     )
+    for score, value in record.more.items():
+        print(f"test {score.replace('_', ' ')} {value:.4f}")
     print(f"written: {out / WEIGHTS} and {out / RECORD}")
     return 0
 
@@ -245,6 +248,7 @@ def _recipes() -> int:
             f"    patch {model.patch_size}, width {model.dim}, depth {model.depth}, "
             f"{model.heads} heads; {train.epochs} epochs of {train.optimizer} at {train.lr:g}, "
             f"batch {train.batch_size}, augmentation {recipe.augment or 'none'}"
+            + (f", {recipe.mix}" if recipe.mix else "")
         )
     return 0
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .augment import build_augment
+from .augment import build_augment, build_mix
 from .training import (
     History,
     TrainConfig,
@@ -32,7 +32,18 @@ from .vit import MODELS, ViT, ViTConfig
 if TYPE_CHECKING:
     from .data import Batches, ImageDataset, Split
 
-__all__ = ["RECIPES", "Recipe", "Run", "confusion_matrix", "get_recipe", "train_recipe"]
+__all__ = [
+    "CIFAR100_LADDER",
+    "RECIPES",
+    "Recipe",
+    "Run",
+    "calibration_error",
+    "confusion_matrix",
+    "get_recipe",
+    "group_accuracy",
+    "top_k_accuracy",
+    "train_recipe",
+]
 
 WEIGHTS = "model.safetensors"
 
@@ -43,8 +54,9 @@ class Recipe:
 
     name: under which RECIPES lists it. dataset: a name that `vitcore.data.load_dataset` knows.
     model: the ViT. train: the optimisation. augment, augment_options: a name in
-    `vitcore.augment.AUGMENTS` and its options, or None. images: how many (training, validation,
-    test) images to use, by class; None for all. note: a line on what it is for.
+    `vitcore.augment.AUGMENTS` and its options, or None. mix, mix_options: the same of
+    `vitcore.augment.MIXES`. images: how many (training, validation, test) images to use, by class;
+    None for all. note: a line on what it is for.
     """
 
     name: str
@@ -53,6 +65,8 @@ class Recipe:
     train: TrainConfig
     augment: str | None = None
     augment_options: Mapping[str, Any] = field(default_factory=dict)
+    mix: str | None = None
+    mix_options: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[int, int, int] | None = None
     note: str = ""
 
@@ -65,6 +79,8 @@ class Recipe:
             "train": self.train.to_dict(),
             "augment": self.augment,
             "augment_options": dict(self.augment_options),
+            "mix": self.mix,
+            "mix_options": dict(self.mix_options),
             "images": None if self.images is None else list(self.images),
             "note": self.note,
         }
@@ -83,13 +99,15 @@ class Recipe:
         return dataclasses.replace(self, train=dataclasses.replace(self.train, **changes))
 
     def quick(self) -> Recipe:
-        """The same code path in seconds: two epochs on a few hundred images."""
+        """The same code path in seconds: two epochs on a few hundred images, not compiled."""
         images = (1024, 256, 256)
         if self.images is not None:
             images = tuple(min(a, b) for a, b in zip(images, self.images, strict=True))  # type: ignore[assignment]
         short = dataclasses.replace(self, images=images)
         return short.with_train(
-            epochs=min(2, self.train.epochs), batch_size=min(64, self.train.batch_size)
+            epochs=min(2, self.train.epochs),
+            batch_size=min(64, self.train.batch_size),
+            compile=False,
         )
 
     def fitted_to(self, dataset: ImageDataset) -> Recipe:
@@ -107,57 +125,185 @@ class Recipe:
 # Small digits turned, shifted and scaled by amounts that leave a 6 a 6.
 _DIGITS = {"degrees": 10.0, "translate": 2.0, "scale": 0.1}
 
-RECIPES: dict[str, Recipe] = {
-    recipe.name: recipe
-    for recipe in (
-        Recipe(
-            name="mnist",
-            dataset="mnist",
-            model=MODELS["vit_mnist"],
-            train=TrainConfig(
-                epochs=16,
-                batch_size=128,
-                lr=3e-3,
-                weight_decay=0.05,
-                warmup_epochs=0.5,
-                min_lr=1e-5,
-                clip_norm=1.0,
-                ema=0.998,
-            ),
-            augment="digits",
-            augment_options=_DIGITS,
-            note="MNIST in at most four minutes on two cores",
+_MNIST = (
+    Recipe(
+        name="mnist",
+        dataset="mnist",
+        model=MODELS["vit_mnist"],
+        train=TrainConfig(
+            epochs=16,
+            batch_size=128,
+            lr=3e-3,
+            weight_decay=0.05,
+            warmup_epochs=0.5,
+            min_lr=1e-5,
+            clip_norm=1.0,
+            ema=0.998,
         ),
-        Recipe(
-            name="mnist-long",
-            dataset="mnist",
-            model=dataclasses.replace(MODELS["vit_mnist"], patch_size=4),
-            train=TrainConfig(
-                epochs=32,
-                batch_size=128,
-                lr=3e-3,
-                weight_decay=0.05,
-                warmup_epochs=0.5,
-                min_lr=1e-5,
-                clip_norm=1.0,
-                ema=0.999,
-            ),
-            augment="digits",
-            augment_options=_DIGITS,
-            note="MNIST with patches of 4 pixels, in at most 25 minutes on two cores",
+        augment="digits",
+        augment_options=_DIGITS,
+        note="MNIST in at most four minutes on two cores",
+    ),
+    Recipe(
+        name="mnist-long",
+        dataset="mnist",
+        model=dataclasses.replace(MODELS["vit_mnist"], patch_size=4),
+        train=TrainConfig(
+            epochs=32,
+            batch_size=128,
+            lr=3e-3,
+            weight_decay=0.05,
+            warmup_epochs=0.5,
+            min_lr=1e-5,
+            clip_norm=1.0,
+            ema=0.999,
         ),
+        augment="digits",
+        augment_options=_DIGITS,
+        note="MNIST with patches of 4 pixels, in at most 25 minutes on two cores",
+    ),
+)
+
+
+_CROPS = {"flip": True, "padding": 4}
+_STRONG = {**_CROPS, "trivial": True, "erasing": 0.25}
+_MEAN_POOL: dict[str, Any] = {"class_token": False, "pool": "mean"}
+_STEM: dict[str, Any] = {"patch_embed": "conv_stem"}
+
+
+def _cifar100_ladder() -> tuple[Recipe, ...]:
+    """Nine recipes, each the one before with one thing changed, from the one that most tutorials
+    print (Dosovitskiy et al.'s model, Adam, no augmentation) to that of the best small models."""
+    rung = Recipe(
+        name="cifar100-plain",
+        dataset="cifar100",
+        model=dataclasses.replace(
+            MODELS["vit_cifar"], dim=96, depth=6, heads=3, class_token=True, pool="cls"
+        ),
+        train=TrainConfig(
+            epochs=8,
+            optimizer="adam",
+            lr=1e-3,
+            weight_decay=0.0,
+            warmup_epochs=0.0,
+            schedule="constant",
+            clip_norm=None,
+            precision="bf16",
+        ),
+        note="the bare model of published tutorials: the bottom rung",
     )
-}
+    rungs = [rung]
+
+    def add(
+        name: str, note: str, model: Mapping[str, Any], train: Mapping[str, Any], **rest: Any
+    ) -> None:
+        last = rungs[-1]
+        rungs.append(
+            dataclasses.replace(
+                last,
+                name=f"cifar100-{name}",
+                model=dataclasses.replace(last.model, **model),
+                train=dataclasses.replace(last.train, **train),
+                note=note,
+                **rest,
+            )
+        )
+
+    schedule: dict[str, Any] = {"optimizer": "adamw", "weight_decay": 0.05, "warmup_epochs": 1.0}
+    schedule |= {"schedule": "cosine", "min_lr": 1e-5, "clip_norm": 1.0}
+    add("schedule", "AdamW with warmup, cosine and clipping", {}, schedule)
+    add("augment", "and flips and padded crops", {}, {}, augment="cifar", augment_options=_CROPS)
+    add("mix", "and mixup and CutMix, which pay in long training", {}, {}, mix="mixup_cutmix")
+    add("pool", "and the mean of the tokens for a class token", _MEAN_POOL, {})
+    add("stem", "and a convolutional stem for linear patches", _STEM, {})
+    add("ema", "and a moving average of the weights", {}, {"ema": 0.998})
+    add("muon", "and Muon for the matrices of the blocks", {}, {"optimizer": "muon", "lr": 2e-3})
+    add("longer", "and three times as long", {}, {"epochs": 24})
+    return tuple(rungs)
+
+
+_CIFAR100_CPU = Recipe(
+    name="cifar100-cpu",
+    dataset="cifar100",
+    model=dataclasses.replace(MODELS["vit_cifar"], dim=128, depth=6, heads=4, **_STEM),
+    train=TrainConfig(
+        epochs=40,
+        optimizer="muon",
+        lr=2e-3,
+        weight_decay=0.05,
+        warmup_epochs=1.0,
+        label_smoothing=0.1,
+        precision="bf16",
+        ema=0.998,
+    ),
+    augment="cifar",
+    augment_options=_CROPS,
+    note="for 75 minutes on two cores",
+)
+
+_CIFAR100_GPU = Recipe(
+    name="cifar100-gpu",
+    dataset="cifar100",
+    model=dataclasses.replace(
+        MODELS["vit_cifar"], dim=320, depth=9, heads=5, drop_path=0.1, **_STEM
+    ),
+    train=TrainConfig(
+        epochs=200,
+        batch_size=512,
+        optimizer="muon",
+        lr=2e-3,
+        weight_decay=0.1,
+        warmup_epochs=10.0,
+        label_smoothing=0.1,
+        ema=0.999,
+        compile=True,
+    ),
+    augment="cifar",
+    augment_options=_STRONG,
+    mix="mixup_cutmix",
+    note="under ten million parameters, for ten minutes on one data-centre GPU",
+)
+
+_CIFAR100 = (
+    *_cifar100_ladder(),
+    _CIFAR100_CPU,
+    _CIFAR100_GPU,
+    dataclasses.replace(
+        _CIFAR100_GPU,
+        name="cifar100-gpu-linear",
+        model=dataclasses.replace(_CIFAR100_GPU.model, patch_embed="linear"),
+        note="the same with linear patches",
+    ),
+    dataclasses.replace(
+        _CIFAR100_GPU,
+        name="cifar100-t4",
+        model=dataclasses.replace(_CIFAR100_GPU.model, dim=256, depth=7, heads=4),
+        train=dataclasses.replace(
+            _CIFAR100_GPU.train, batch_size=256, weight_decay=0.05, compile=False
+        ),
+        note="for one session on a free T4, in fp16",
+    ),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_MNIST, *_CIFAR100)}
+"""All recipes by name."""
+
+CIFAR100_LADDER = tuple(
+    f"cifar100-{rung}"
+    for rung in ("plain", "schedule", "augment", "mix", "pool", "stem", "ema", "muon", "longer")
+)
+"""Names of the recipes that chapter 7 climbs: each is the one before it with one change."""
 
 
 def get_recipe(dataset: str, name: str | None = None) -> Recipe:
     """The recipe `name` of a data set, also without the data set's name before it ("long" for
-    "mnist-long"); the one that bears the data set's name by default. ValueError lists the known."""
+    "mnist-long"); by default the one that bears the data set's name, or that for two cores.
+    ValueError lists the known."""
     known = [recipe.name for recipe in RECIPES.values() if recipe.dataset == dataset]
     if not known:
         names = ", ".join(sorted({recipe.dataset for recipe in RECIPES.values()}))
         raise ValueError(f"there is no recipe for {dataset!r}: data sets with recipes are {names}.")
-    for candidate in (name or dataset, f"{dataset}-{name}"):
+    for candidate in (name or dataset, f"{dataset}-{name or 'cpu'}"):
         if candidate in known:
             return RECIPES[candidate]
     raise ValueError(f"{dataset} has no recipe {name!r}: choose one of {', '.join(known)}.")
@@ -166,7 +312,8 @@ def get_recipe(dataset: str, name: str | None = None) -> Recipe:
 @dataclass
 class Run:
     """What `train_recipe` gives back. seconds: training with its validation, over all parts of a
-    resumed run; test_seconds: the one look at the test set."""
+    resumed run; test_seconds: the one look at the test set. more: further numbers on the test
+    images, where there are many classes: see `_further_scores`."""
 
     recipe: Recipe
     model: ViT
@@ -177,12 +324,54 @@ class Run:
     test_seconds: float
     device: torch.device
     precision: str
+    more: dict[str, float] = field(default_factory=dict)
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
     """(K, K) counts, int64: row the true class, column the predicted one."""
     pairs = labels.cpu() * classes + logits.argmax(dim=1).cpu()
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
+
+
+def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
+    """Share of images whose class (B,) is among the k highest logits (B, K)."""
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    return (best == labels.view(-1, 1)).any(dim=1).double().mean().item()
+
+
+def group_accuracy(logits: Tensor, labels: Tensor, group_of: Tensor) -> float:
+    """Share of images whose best class is of the right group, be it the right class or not.
+
+    logits (B, K); labels (B,); group_of (K,): the group of each class.
+    """
+    return (group_of[logits.argmax(dim=1)] == group_of[labels]).double().mean().item()
+
+
+def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
+    """How far confidence and accuracy lie apart: the expected calibration error, in [0, 1].
+
+    The images are sorted into ``bins`` equal ranges of the highest probability; the gap between
+    its mean and the accuracy in each range counts by the range's share of the images.
+
+    Source: Guo et al. (2017), equation 3.
+    """
+    confidence, best = logits.double().softmax(dim=1).max(dim=1)
+    which = (confidence * bins).long().clamp(max=bins - 1)
+    gaps = confidence - (best == labels).double()
+    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, gaps)
+    return sums.abs().sum().item() / len(labels)
+
+
+def _further_scores(logits: Tensor, labels: Tensor, dataset: ImageDataset) -> dict[str, float]:
+    """top5_accuracy and calibration_error where there are many classes, coarse_accuracy where
+    they have groups; of logits and labels on the CPU."""
+    scores: dict[str, float] = {}
+    if dataset.num_classes > 10:
+        scores["top5_accuracy"] = top_k_accuracy(logits, labels)
+        scores["calibration_error"] = calibration_error(logits, labels)
+    if dataset.group_of is not None:
+        scores["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
+    return scores
 
 
 def _fingerprint(dataset: ImageDataset) -> str:
@@ -203,10 +392,13 @@ def make_batches(
     device: torch.device,
     training: bool = False,
 ) -> Batches:
-    """The batches of one split as the recipe wants them: shuffled and augmented in training."""
+    """The batches of one split as the recipe wants them: shuffled and changed in training."""
     from .data import Batches
 
-    augment = build_augment(recipe.augment, **recipe.augment_options) if training else None
+    augment = mix = None
+    if training:
+        augment = build_augment(recipe.augment, **recipe.augment_options)
+        mix = build_mix(recipe.mix, num_classes=dataset.num_classes, **recipe.mix_options)
     return Batches(
         split,
         recipe.train.batch_size if training else 500,
@@ -215,6 +407,7 @@ def make_batches(
         shuffle=training,
         seed=recipe.train.seed,
         augment=augment,
+        mix=mix,
         device=device,
     )
 
@@ -257,6 +450,7 @@ def train_recipe(
     test = evaluate(model, batches, device=where, precision=precision)
     logits = predict(model, batches, device=where, precision=precision)
     confusion = confusion_matrix(logits, dataset.test.labels, dataset.num_classes)
+    more = _further_scores(logits, dataset.test.labels, dataset)
     test_seconds = time.perf_counter() - started
     if out is not None:
         save_weights(
@@ -276,5 +470,14 @@ def train_recipe(
             },
         )
     return Run(
-        recipe, model, history, test, confusion, history.seconds, test_seconds, where, precision
+        recipe=recipe,
+        model=model,
+        history=history,
+        test=test,
+        confusion=confusion,
+        seconds=history.seconds,
+        test_seconds=test_seconds,
+        device=where,
+        precision=precision,
+        more=more,
     )

@@ -67,7 +67,8 @@ class RunRecord:
     validation, over all parts of a resumed run; total_seconds: with the test at the end. epochs:
     the history's rows. Accuracies lie in [0, 1]; val_accuracy is the chosen epoch's, on which the
     choice was made, test_accuracy comes from the one look at the test images. confusion: counts
-    on the test images, row the true class. more: whatever else stands at the top level.
+    on the test images, row the true class. more: whatever else stands at the top level; for
+    CIFAR-100 coarse_accuracy, top5_accuracy and calibration_error on the test images.
     """
 
     command: str
@@ -173,6 +174,7 @@ class RunRecord:
             test_loss=run.test["loss"],
             test_images=int(run.test["count"]),
             confusion=run.confusion.tolist(),
+            more=dict(run.more),
         )
 
 
