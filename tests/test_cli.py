@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -283,3 +284,96 @@ def test_as_a_command_on_the_stand_in(tmp_path):
     assert "stand-in" in done.stdout
     record = json.loads((tmp_path / "out" / "mnist-quick-seed0" / "record.json").read_text())
     assert record["split"] == "stand-in"
+
+
+# --- several processes -----------------------------------------------------------------------
+
+TORCHRUN = """
+import sys
+import torch
+torch.set_num_threads(1)
+from vitcore import recipes
+from vitcore.__main__ import main
+values = recipes.RECIPES["cifar100-plain"].to_dict()
+values["model"] |= {"dim": 16, "depth": 1, "heads": 2, "patch_size": 8}
+values["train"] |= {"precision": "fp32", "batch_size": 32, "epochs": 2, "ema": 0.9}
+values |= {"name": "cifar100-small", "images": [256, 101, 103]}
+recipes.RECIPES["cifar100-small"] = recipes.Recipe.from_dict(values)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A folder with a drawn cifar100.npz, and a program that knows a small recipe for it."""
+    from vitcore import _standin
+
+    folder = tmp_path_factory.mktemp("photographs")
+    np.savez(folder / "cifar100.npz", **_standin.generate("cifar100", train=6200, test=300))
+    (folder / "program.py").write_text(TORCHRUN)
+    return folder
+
+
+def small_run(folder, out, *start):
+    arguments = ["train", "cifar100", "--recipe", "small", "--data", str(folder)]
+    places = ["--out", str(out), "--device", "cpu"]
+    return subprocess.run(
+        [sys.executable, *start, str(folder / "program.py"), *arguments, *places],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+@pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+    reason="needs gloo",
+)
+def test_two_processes_by_torchrun(photographs, tmp_path, monkeypatch, capsys):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = small_run(photographs, tmp_path / "two", *torchrun)
+    assert done.returncode == 0, done.stderr
+    # Rank 0 alone prints and writes.
+    assert done.stdout.count("test accuracy") == 1
+    assert len([line for line in done.stdout.splitlines() if line.startswith("epoch")]) == 2
+    names = {path.name for path in (tmp_path / "two").iterdir()}
+    assert names == {"model.safetensors", "record.json", "checkpoint.safetensors"}
+    two = RunRecord.read(tmp_path / "two" / "record.json")
+    assert two.command.startswith("torchrun --nproc-per-node 2 -m vitcore train cifar100 --recipe")
+    assert two.hardware["processes"] == 2
+
+    # The same in this process, which is a group of one, with the same images in every batch.
+    for name, value in {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
+    monkeypatch.setattr(sys, "argv", ["program"])
+    from vitcore import recipes
+
+    recipe = recipes.Recipe.from_dict({**two.recipe, "name": "cifar100-small"})
+    monkeypatch.setitem(recipes.RECIPES, "cifar100-small", recipe)
+    arguments = ["train", "cifar100", "--recipe", "small", "--data", str(photographs)]
+    assert main([*arguments, "--out", str(tmp_path / "one"), "--device", "cpu"]) == 0
+    assert not torch.distributed.is_initialized()
+    one = RunRecord.read(tmp_path / "one" / "record.json")
+    assert one.command.startswith("python -m vitcore train cifar100")
+    for ours, theirs in zip(two.epochs, one.epochs, strict=True):
+        for key in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
+            assert ours[key] == pytest.approx(theirs[key], abs=1e-4)
+    # Every test image counts once, on whichever process.
+    assert two.test_images == one.test_images == 103
+    assert two.test_loss == pytest.approx(one.test_loss, abs=1e-4)
+    assert two.confusion == one.confusion
+    assert two.more == pytest.approx(one.more, abs=1e-4)
+
+
+def test_what_cannot_be_shared_is_refused(monkeypatch, capsys):
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setattr(torch.distributed, "is_available", lambda: False)
+    assert main(["train", "mnist", "--device", "cpu"]) == 2
+    assert "several processes cannot train on cpu" in capsys.readouterr().err

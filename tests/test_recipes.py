@@ -7,6 +7,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -261,3 +262,41 @@ def test_from_a_rung_to_its_record(name, small_cifar100, tmp_path):
 def test_ten_classes_without_groups_have_no_further_scores(small_mnist):
     run = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
     assert run.more == {}
+
+
+def test_a_batch_is_shared_among_processes(small_cifar100):
+    recipe = RECIPES["cifar100-plain"].with_train(batch_size=30)
+    options: dict[str, Any] = {"device": torch.device("cpu"), "world_size": 3}
+    shares = [
+        recipes.make_batches(
+            recipe, small_cifar100, small_cifar100.train, training=True, rank=rank, **options
+        )
+        for rank in range(3)
+    ]
+    assert [(b.batch_size, len(b), b.drop_last) for b in shares] == [(10, 13, True)] * 3
+    tests = [
+        recipes.make_batches(recipe, small_cifar100, small_cifar100.test, rank=rank, **options)
+        for rank in range(3)
+    ]
+    assert sum(b.num_images for b in tests) == 100
+    with pytest.raises(ValueError, match="30 images cannot be shared among 4 processes"):
+        recipes.make_batches(
+            recipe,
+            small_cifar100,
+            small_cifar100.train,
+            device=torch.device("cpu"),
+            training=True,
+            world_size=4,
+        )
+
+
+def test_rows_of_all_processes_come_back_in_order(monkeypatch):
+    whole = torch.arange(14.0).view(7, 2)
+
+    def gather(parts, mine):
+        assert torch.equal(mine, whole[1::3])
+        parts[:] = [whole[rank::3] for rank in range(3)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    assert torch.equal(recipes._gathered(whole[1::3], 7, 3), whole)
+    assert recipes._gathered(whole, 7, 1) is whole

@@ -977,7 +977,7 @@ def test_on_a_device_that_works_ahead_the_loss_is_read_seldom(monkeypatch):
     fit(tiny_vit(), data, None, config, device="cpu", progress=False)
     assert len(reads) == 121
     reads.clear()
-    monkeypatch.setattr(training, "_distributed", lambda rank, world: (0, 2))
+    monkeypatch.setattr(training, "distributed_rank", lambda rank, world: (0, 2))
     monkeypatch.setattr(torch.distributed, "all_reduce", lambda tensor: None)
     fit(tiny_vit(), data, None, config, device="cpu", progress=False)
     assert reads == [400, 800, 960]
@@ -1115,7 +1115,11 @@ def model():
 scores = evaluate(model(), batches(10, rank, 2))
 parallel = torch.nn.parallel.DistributedDataParallel(model())
 history = fit(parallel, batches(16, rank, 2, True), batches(10, rank, 2), TrainConfig(epochs=2),
-              device="cpu", out=f"{folder}/out{rank}")
+              device="cpu", out=f"{folder}/out")
+# The run is finished: to resume it reads the history, in every process.
+again = fit(parallel, batches(16, rank, 2, True), batches(10, rank, 2), TrainConfig(epochs=2),
+            device="cpu", out=f"{folder}/out", resume=True)
+assert [row["val_loss"] for row in again] == [row["val_loss"] for row in history]
 dist.barrier()
 dist.destroy_process_group()
 if rank:
@@ -1156,8 +1160,7 @@ def test_two_processes(tmp_path):
         assert [a[k] for k in keys] == pytest.approx([c[k] for k in keys], abs=1e-4)
     # Only rank 0 prints and writes.
     assert len(printed) == 2
-    assert (tmp_path / "out0" / CHECKPOINT).exists()
-    assert not (tmp_path / "out1").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [CHECKPOINT]
 
 
 # --- files -----------------------------------------------------------------------------------

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ examples:
   python -m vitcore train mnist --recipe mnist-long --seed 1 --out out/long
   python -m vitcore train mnist --resume              go on after Ctrl-C or a power cut
   python -m vitcore train mnist --stand-in --quick    no download, seconds: to see that it works
+  torchrun --nproc-per-node 2 -m vitcore train cifar100 --recipe gpu     on two GPUs
 """
 
 
@@ -111,9 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def recorded_command(arguments: Sequence[str]) -> str:
+def recorded_command(arguments: Sequence[str], processes: int = 1) -> str:
     """The command as typed, with DATA and OUT for folders, which say nothing elsewhere."""
-    words = ["python", "-m", "vitcore"]
+    start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
+    words = [*start, "-m", "vitcore"]
     stands_for = {"--data": "DATA", "--out": "OUT"}
     place = None
     for word in arguments:
@@ -135,7 +139,63 @@ def _load(name: str, args: argparse.Namespace) -> Any:
     return load_dataset(name, args.data, stand_in=True if args.stand_in else None)
 
 
+@contextlib.contextmanager
+def _processes(device: str) -> Iterator[tuple[int, int, str]]:
+    """Join the processes that torchrun started, where it did: (rank, how many, device).
+
+    On CUDA each has the GPU of its own number. Only rank 0 prints.
+    """
+    if "LOCAL_RANK" not in os.environ:
+        yield 0, 1, device
+        return
+    import torch
+    from torch import distributed
+
+    from .training import resolve_device
+
+    where = resolve_device(device)
+    if where.type == "mps" or not distributed.is_available():
+        raise ValueError(
+            f"several processes cannot train on {where.type} with this torch: leave torchrun out, "
+            "or use --device cpu."
+        )
+    if where.type == "cuda":
+        where = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(where)
+    distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        rank = distributed.get_rank()
+        with contextlib.ExitStack() as stack:
+            if rank:
+                silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(silence))
+            yield rank, distributed.get_world_size(), str(where)
+    finally:
+        distributed.destroy_process_group()
+
+
+def _load_in_turn(name: str, args: argparse.Namespace, rank: int, processes: int) -> Any:
+    """Rank 0 fetches the images, or draws them, before the others find them on the disk."""
+    if processes == 1:
+        return _load(name, args)
+    from torch import distributed
+
+    if rank:
+        distributed.barrier()
+    dataset = _load(name, args)
+    if not rank:
+        distributed.barrier()
+    return dataset
+
+
 def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    with _processes(args.device) as (rank, processes, device):
+        return _train_here(args, arguments, rank, processes, device)
+
+
+def _train_here(
+    args: argparse.Namespace, arguments: Sequence[str], rank: int, processes: int, place: str
+) -> int:
     from .recipes import WEIGHTS, Recipe, get_recipe, train_recipe
     from .records import RECORD, RunRecord, commit
     from .training import CHECKPOINT, resolve_device, resolve_precision
@@ -148,7 +208,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         recipe = recipe.with_train(epochs=args.epochs)
     if args.precision is not None:
         recipe = recipe.with_train(precision=args.precision)
-    device = resolve_device(args.device)
+    device = resolve_device(place)
     variant = "-quick" if args.quick else ""
     out = Path(args.out or f"out/{recipe.name}{variant}-seed{args.seed}")
     if out.exists() and not out.is_dir():
@@ -157,7 +217,7 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         raise ValueError(
             f"{out} already holds a run: add --resume to go on with it, or choose another --out."
         )
-    dataset = _load(args.dataset, args)
+    dataset = _load_in_turn(args.dataset, args, rank, processes)
     if (out / RECORD).exists():
         done = RunRecord.read(out / RECORD)
         # A record keeps what it was written with; settings that came later have their defaults.
@@ -172,7 +232,9 @@ def _train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     print(f"recipe {recipe.name}, seed {args.seed}, on {device}, {precision}")
     print(f"images: {dataset.source}")
     run = train_recipe(recipe, dataset, device=device, out=out, resume=args.resume)
-    record = RunRecord.from_run(run, dataset, recorded_command(arguments), code)
+    record = RunRecord.from_run(run, dataset, recorded_command(arguments, processes), code)
+    if rank:
+        return 0
     record.write(out / RECORD)
     print(
         f"test accuracy {record.test_accuracy:.4f}, loss {record.test_loss:.4f} on "

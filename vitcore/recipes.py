@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .augment import build_augment, build_mix
 from .training import (
     History,
     TrainConfig,
+    distributed_rank,
     evaluate,
     fit,
     predict,
@@ -391,17 +392,28 @@ def make_batches(
     *,
     device: torch.device,
     training: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> Batches:
-    """The batches of one split as the recipe wants them: shuffled and changed in training."""
+    """The batches of one split as the recipe wants them: shuffled and changed in training.
+
+    Of several processes each has its share of every batch; they train on whole batches alone,
+    because all must make the same number of steps.
+    """
     from .data import Batches
 
+    if training and recipe.train.batch_size % world_size:
+        raise ValueError(
+            f"a batch of {recipe.train.batch_size} images cannot be shared among {world_size} "
+            "processes: start a number of them that divides it."
+        )
     augment = mix = None
     if training:
         augment = build_augment(recipe.augment, **recipe.augment_options)
         mix = build_mix(recipe.mix, num_classes=dataset.num_classes, **recipe.mix_options)
     return Batches(
         split,
-        recipe.train.batch_size if training else 500,
+        recipe.train.batch_size // world_size if training else 500,
         mean=dataset.mean,
         std=dataset.std,
         shuffle=training,
@@ -409,7 +421,22 @@ def make_batches(
         augment=augment,
         mix=mix,
         device=device,
+        drop_last=training and world_size > 1,
+        rank=rank,
+        world_size=world_size,
     )
+
+
+def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
+    """The rows of all processes in their order, each having brought every world_size-th one."""
+    if world_size == 1:
+        return part
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, part)
+    whole = part.new_empty(count, *part.shape[1:])
+    for rank, rows in enumerate(parts):
+        whole[rank::world_size] = rows
+    return whole
 
 
 def train_recipe(
@@ -422,8 +449,13 @@ def train_recipe(
     progress: bool = True,
 ) -> Run:
     """Train the recipe's model on `dataset`, choose the weights on the validation images, then
-    look at the test images once. `out` takes the checkpoint and model.safetensors."""
+    look at the test images once. `out` takes the checkpoint and model.safetensors.
+
+    Where torch.distributed is initialised, all processes call it alike: each computes its share
+    of every batch and of every evaluation, and rank 0 writes.
+    """
     where = resolve_device(device)
+    rank, world_size = distributed_rank()
     if recipe.images is not None:
         dataset = dataset.subset(*recipe.images)
     recipe = recipe.fitted_to(dataset)
@@ -433,10 +465,27 @@ def train_recipe(
     # The configuration is compared under its own name; a note is only words.
     for name in ("train", "note"):
         del described[name]
+    trained: nn.Module = model
+    if world_size > 1:
+        trained = nn.parallel.DistributedDataParallel(
+            model.to(where), device_ids=[where.index] if where.type == "cuda" else None
+        )
+
+    def batches(split: Split, training: bool = False) -> Batches:
+        return make_batches(
+            recipe,
+            dataset,
+            split,
+            device=where,
+            training=training,
+            rank=rank,
+            world_size=world_size,
+        )
+
     history = fit(
-        model,
-        make_batches(recipe, dataset, dataset.train, device=where, training=True),
-        make_batches(recipe, dataset, dataset.val, device=where),
+        trained,
+        batches(dataset.train, training=True),
+        batches(dataset.val),
         recipe.train,
         device=where,
         out=out,
@@ -446,13 +495,14 @@ def train_recipe(
     )
     started = time.perf_counter()
     precision = resolve_precision(recipe.train.precision, where)
-    batches = make_batches(recipe, dataset, dataset.test, device=where)
-    test = evaluate(model, batches, device=where, precision=precision)
-    logits = predict(model, batches, device=where, precision=precision)
+    share = batches(dataset.test)
+    test = evaluate(model, share, device=where, precision=precision)
+    logits = predict(model, share, device=where, precision=precision)
+    logits = _gathered(logits, len(dataset.test.labels), world_size)
     confusion = confusion_matrix(logits, dataset.test.labels, dataset.num_classes)
     more = _further_scores(logits, dataset.test.labels, dataset)
     test_seconds = time.perf_counter() - started
-    if out is not None:
+    if out is not None and rank == 0:
         save_weights(
             Path(out) / WEIGHTS,
             model,

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .data import cache_dir
-from .training import LoadedModel, load_weights, replace_file
+from .training import LoadedModel, distributed_rank, load_weights, replace_file
 
 if TYPE_CHECKING:
     from .data import ImageDataset
@@ -321,13 +321,16 @@ def _cpu_name() -> str:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """What computed: the device's kind and name, usable cores, and torch's threads."""
+    """What computed: the device's kind and name, usable cores, torch's threads, and how many
+    processes there were if more than one."""
+    processes = distributed_rank()[1]
     affinity = getattr(os, "sched_getaffinity", None)
     return {
         "device": device.type,
         "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "cores": len(affinity(0)) if affinity else os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **({"processes": processes} if processes > 1 else {}),
     }
 
 

@@ -404,7 +404,7 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
         muon = getattr(torch.optim, "Muon", None)
         matrices = param_groups(model, config.weight_decay, only=_is_hidden_matrix)
         if muon is None:
-            if _distributed(None, None)[0] == 0:
+            if distributed_rank()[0] == 0:
                 print(f"torch {torch.__version__} has no Muon: AdamW takes its place.", flush=True)
         elif matrices:
             rest = param_groups(
@@ -501,7 +501,8 @@ def _batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
-def _distributed(rank: int | None, world_size: int | None) -> tuple[int, int]:
+def distributed_rank(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
+    """(rank, world size) of this process, by default as torch.distributed says, else (0, 1)."""
     active = torch.distributed.is_available() and torch.distributed.is_initialized()
     if rank is None:
         rank = torch.distributed.get_rank() if active else 0
@@ -539,7 +540,7 @@ def evaluate(
     image, whose mean is reported as "accuracy". device: where to compute; the model's by default.
     """
     loss, metric = _choose(loss, metric)
-    _, world_size = _distributed(None, world_size)
+    _, world_size = distributed_rank(None, world_size)
     where = _model_device(model) if device is None else resolve_device(device)
     model.to(where)
     precision = resolve_precision(precision, where)
@@ -886,8 +887,8 @@ def fit(
     resume: go on from the checkpoint in `out`; from the start where there is none. On the CPU in
         fp32 with the same number of threads, the resumed run repeats the unbroken one exactly.
     rank, world_size: this process among several; by default as torch.distributed says. The model
-        comes wrapped in DistributedDataParallel, each process brings its share of the batches,
-        and only rank 0 writes and prints.
+        comes wrapped in DistributedDataParallel, each process brings its share of the batches
+        and the same out, and only rank 0 writes and prints.
     on_epoch: called with the epoch's row and the model after each epoch.
     metadata: what else must be the same on resuming (recipe, data); JSON values.
 
@@ -900,7 +901,7 @@ def fit(
         raise TypeError("fit needs a TrainConfig: fit(model, train, val, TrainConfig(epochs=10)).")
     loss, metric = _choose(loss, metric)
     training_loss = _training_loss(loss, config.label_smoothing)
-    rank, world_size = _distributed(rank, world_size)
+    rank, world_size = distributed_rank(rank, world_size)
     where = resolve_device(device)
     precision = resolve_precision(config.precision, where)
     main = rank == 0
@@ -928,12 +929,20 @@ def fit(
 
     # Each process draws its own drop path.
     set_seed(config.seed + rank)
-    if checkpoint is not None and checkpoint.path.exists():
+    found = checkpoint is not None and checkpoint.path.exists()
+    if checkpoint is not None and world_size > 1:
+        # Rank 0 may have begun to write what another process would take for an earlier run.
+        answer = torch.tensor(float(found), device=where)
+        torch.distributed.broadcast(answer, 0)
+        found = bool(answer)
+    if checkpoint is not None and found:
         if not resume:
             raise FileExistsError(
                 f"{checkpoint.path} already holds a run: resume it, or choose another out folder."
             )
         state = checkpoint.read(model, optimizers, scaler, where)
+        if rank:  # the checkpoint holds the random numbers of rank 0
+            set_seed(config.seed + rank + len(state.history) * world_size)
     else:
         state = _State(_snapshot(model), average=_snapshot(model) if config.ema else None)
         if checkpoint is not None and main:
