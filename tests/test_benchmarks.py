@@ -220,3 +220,13 @@ def test_a_file_that_is_no_record(tmp_path):
     (tmp_path / "record.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not valid JSON"):
         records.AblationRecord.read(tmp_path / "record.json")
+
+
+def test_the_published_record_is_whole_and_real():
+    record = records.load_record("ablations")
+    assert record["complete"]
+    assert record["seeds"] == [0, 1, 2, 3, 4]
+    assert record["split"] in ("official", "re-split")
+    assert list(record["variants"]) == list(ablations.VARIANTS)
+    assert record["recipe"] == json.loads(json.dumps(ablations.RECIPE.to_dict()))
+    assert not any(commit.endswith("-dirty") for commit in record["commits"])
