@@ -233,6 +233,8 @@ def _open(path: Path, fresh: dict) -> dict:
     if not path.exists():
         return fresh
     old = records.AblationRecord.read(path).to_dict()
+    # A setting that is newer than the record had its default.
+    old["recipe"] = Recipe.from_dict(old["recipe"]).to_dict()
     differs = [key for key in SAME if old[key] != fresh[key]]
     if list(old["variants"]) != list(fresh["variants"]):
         differs.append("variants")
