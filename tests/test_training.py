@@ -1073,6 +1073,9 @@ def test_ctrl_c_at_the_command_line(tmp_path, small_npz):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell gives what it starts in the background a SIGINT that is ignored, and children
+        # inherit that: without this line the test would wait for ever there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert child.stdout is not None
     for line in child.stdout:
