@@ -1299,3 +1299,29 @@ def test_an_error_of_torchvision_s_own_is_not_hidden(monkeypatch):
     monkeypatch.setattr("vitcore._torchvision.importlib.import_module", fail)
     with pytest.raises(RuntimeError, match="something else"):
         import_torchvision()
+
+
+def test_images_grow_with_the_epochs(small_cifar100):
+    split = small_cifar100.train
+    common = {"mean": small_cifar100.mean, "std": small_cifar100.std}
+    growing = Batches(split, 50, sizes=[16, 24, 32], **common)
+    sides = []
+    for epoch in range(4):
+        growing.set_epoch(epoch)
+        images, labels = next(iter(growing))
+        sides.append(tuple(images.shape[-2:]))
+    assert sides == [(16, 16), (24, 24), (32, 32), (32, 32)]
+    whole, same = next(iter(Batches(split, 50, **common)))
+    torch.testing.assert_close(images, whole)
+    assert torch.equal(labels, same)
+    # Half the side is the mean of four pixels, more or less: what is seen stays the same.
+    growing.set_epoch(0)
+    small, _ = next(iter(growing))
+    pooled = torch.nn.functional.avg_pool2d(whole, 2)
+    assert (small - pooled).abs().mean() < 0.2 * pooled.std()
+
+
+@pytest.mark.parametrize("sizes", [[0], [2.5], [True], [24, -1]])
+def test_wrong_sizes(small_cifar100, sizes):
+    with pytest.raises(ValueError, match="whole numbers of pixels"):
+        Batches(small_cifar100.train, 5, sizes=sizes, mean=(0.5,) * 3, std=(0.5,) * 3)

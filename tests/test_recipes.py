@@ -65,6 +65,24 @@ def test_a_recipe_fits_itself_to_other_data(small_cifar100):
     assert fitted.dataset == "cifar100"
 
 
+def test_progressive_resizing_is_data(small_cifar100):
+    recipe = recipes.dataclasses.replace(
+        RECIPES["cifar100-plain"].with_train(epochs=5), sizes=[[0, 16], [0.4, 24], [0.8, 32]]
+    )
+    assert recipe.size_by_epoch() == [16, 16, 24, 24, 32]
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.to_dict()))) == recipe
+    cpu = torch.device("cpu")
+    batches = recipes.make_batches(
+        recipe, small_cifar100, small_cifar100.train, device=cpu, training=True
+    )
+    assert batches.sizes == (16, 16, 24, 24, 32)
+    assert not recipes.make_batches(recipe, small_cifar100, small_cifar100.val, device=cpu).sizes
+    assert RECIPES["cifar100-plain"].size_by_epoch() == []
+    for wrong in (((0.2, 24),), ((0, 24), (1, 32)), ((0, 24), (0.7, 28), (0.3, 32))):
+        with pytest.raises(ValueError, match=r"such as \(\(0, 24\)"):
+            recipes.dataclasses.replace(recipe, sizes=wrong)
+
+
 def test_confusion_rows_are_the_true_classes():
     logits = torch.eye(3)[[0, 1, 1, 2, 0]]
     labels = torch.tensor([0, 1, 2, 2, 1])

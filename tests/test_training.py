@@ -4,6 +4,7 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -585,7 +586,7 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
     names = {id(p): name for name, p in model.named_parameters()}
     config = TrainConfig(epochs=1, optimizer="muon", weight_decay=0.3, lr=2e-3)
     muon, adamw = training.build_optimizers(model, config)
-    assert type(muon) is torch.optim.Muon
+    assert isinstance(muon, torch.optim.Muon)
     assert type(adamw) is torch.optim.AdamW
     taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     matrices = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")
@@ -612,9 +613,48 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_the_rest():
         assert 0.7 * 0.2 * 2e-3 < step < 1.4 * 0.2 * 2e-3
     # Nothing but matrices, or none at all.
     (only,) = training.build_optimizers(nn.Sequential(nn.Linear(4, 4, bias=False)), config)
-    assert type(only) is torch.optim.Muon
+    assert isinstance(only, torch.optim.Muon)
     (only,) = training.build_optimizers(nn.Sequential(nn.LayerNorm(4)), config)
     assert type(only) is torch.optim.AdamW
+
+
+@pytest.mark.parametrize("shape", [(24, 8), (8, 24), (16, 16)])
+def test_orthogonalise_keeps_directions_and_evens_out_their_sizes(shape):
+    torch.manual_seed(0)
+    u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+    sizes = torch.linspace(1.0, 0.05, min(shape))
+    flat = training.orthogonalise(7 * u @ torch.diag(sizes) @ v)
+    # In the singular vectors of the matrix it is diagonal, so no direction turned.
+    seen = u.T @ flat @ v.T
+    torch.testing.assert_close(seen, torch.diag(seen.diagonal()), atol=1e-4, rtol=0)
+    assert seen.diagonal().min() > 0.6
+    assert seen.diagonal().max() < 1.25
+    assert training.orthogonalise(torch.zeros(shape)).count_nonzero() == 0
+
+
+@needs_muon
+def test_muon_on_the_cpu_takes_torchs_steps_without_its_rounding():
+    torch.manual_seed(0)
+    config = TrainConfig(epochs=1, optimizer="muon", weight_decay=0.3, lr=2e-2)
+    model = nn.Sequential(nn.Linear(12, 20, bias=False), nn.Linear(20, 6, bias=False))
+    twin = copy.deepcopy(model)
+    (ours,) = training.build_optimizers(model, config)
+    assert type(ours) is training.ExactMuon
+    theirs = torch.optim.Muon(
+        twin.parameters(), lr=2e-2, weight_decay=0.3, adjust_lr_fn="match_rms_adamw"
+    )
+    start = [p.detach().clone() for p in model.parameters()]
+    for _ in range(4):
+        for mine, other in zip(model.parameters(), twin.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        ours.step()
+        theirs.step()
+    for mine, other, first in zip(model.parameters(), twin.parameters(), start, strict=True):
+        gap, way = (mine - other).norm(), (mine - first).norm()
+        assert gap < 0.02 * way  # bf16 keeps three digits
+    with pytest.raises(TypeError, match="closure"):
+        ours.step(lambda: 0)
 
 
 def test_without_muon_adamw_says_that_it_takes_its_place(monkeypatch, capsys):

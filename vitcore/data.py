@@ -782,7 +782,9 @@ class Batches:
 
     The whole split lies on the device as uint8. A batch is taken out, divided by 255, augmented
     (``augment(images, generator)``, values in [0, 1]), mixed (``mix(images, labels, generator)``,
-    whose targets, soft labels (B, K), stand in the labels' place) and normalised with mean and std.
+    whose targets, soft labels (B, K), stand in the labels' place), resized where ``sizes`` gives a
+    side in pixels for the epoch (one for each; later epochs have the last), and normalised with
+    mean and std.
 
     Order, augmentation and mixing follow from (seed, epoch) alone, so a run that is resumed at
     ``set_epoch(e)`` sees what the unbroken run saw. Every batch has its own random state, drawn
@@ -802,6 +804,7 @@ class Batches:
         seed: int = 0,
         augment: Augment | None = None,
         mix: Mix | None = None,
+        sizes: Sequence[int] = (),
         device: str | torch.device = "cpu",
         drop_last: bool = False,
         rank: int = 0,
@@ -810,6 +813,9 @@ class Batches:
         images, labels = split
         _check_batches(images, labels, batch_size, mean, std, rank, world_size)
         _check_seed(seed)
+        if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+            raise ValueError(f"sizes are whole numbers of pixels above zero, given {list(sizes)}")
+        self.sizes = tuple(sizes)
         self.device = torch.device(device)
         self.images = images.to(self.device)
         self.labels = labels.to(self.device)
@@ -870,7 +876,7 @@ class Batches:
                 images = self.images.index_select(0, order[start:end])
                 labels = self.labels.index_select(0, order[start:end])
             changed = images.float().div_(255)
-            if self.augment is None and self.mix is None:
+            if self.augment is None and self.mix is None and not self.sizes:
                 yield changed.sub_(self._mean).div_(self._std), labels
                 continue
             self._generator.manual_seed(self._state(self.seed, epoch, batch + 1, self.rank))
@@ -878,7 +884,17 @@ class Batches:
                 changed = self.augment(changed, self._generator)
             if self.mix is not None:
                 changed, labels = self.mix(changed, labels, self._generator)
+            if self.sizes:
+                changed = self._resize(changed, self.sizes[min(epoch, len(self.sizes) - 1)])
             yield (changed - self._mean).div_(self._std), labels
+
+    @staticmethod
+    def _resize(images: Tensor, size: int) -> Tensor:
+        if images.shape[-2:] == (size, size):
+            return images
+        return torch.nn.functional.interpolate(
+            images, size=(size, size), mode="bilinear", antialias=True
+        )
 
 
 def _check_batches(

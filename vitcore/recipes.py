@@ -57,7 +57,9 @@ class Recipe:
     model: the ViT. train: the optimisation. augment, augment_options: a name in
     `vitcore.augment.AUGMENTS` and its options, or None. mix, mix_options: the same of
     `vitcore.augment.MIXES`. images: how many (training, validation, test) images to use, by class;
-    None for all. note: a line on what it is for.
+    None for all. sizes: progressive resizing (Tan and Le, 2021): pairs (share of the epochs, side
+    in pixels), from which on training images are shown at which size; none for their own. note: a
+    line on what it is for.
     """
 
     name: str
@@ -69,7 +71,25 @@ class Recipe:
     mix: str | None = None
     mix_options: Mapping[str, Any] = field(default_factory=dict)
     images: tuple[int, int, int] | None = None
+    sizes: tuple[tuple[float, int], ...] = ()
     note: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple((float(a), b) for a, b in self.sizes))
+        starts = [start for start, _ in self.sizes]
+        if starts and (starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1):
+            raise ValueError(
+                f"sizes begin at shares {starts} of the epochs: give 0 first, then rising numbers "
+                "below 1, such as ((0, 24), (0.6, 32))."
+            )
+
+    def size_by_epoch(self) -> list[int]:
+        """The side in pixels of the training images of each epoch; empty where it never changes."""
+        epochs = self.train.epochs if self.sizes else 0
+        return [
+            [size for start, size in self.sizes if start * self.train.epochs <= epoch][-1]
+            for epoch in range(epochs)
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON values; `from_dict` gives the recipe back."""
@@ -83,6 +103,7 @@ class Recipe:
             "mix": self.mix,
             "mix_options": dict(self.mix_options),
             "images": None if self.images is None else list(self.images),
+            "sizes": [list(pair) for pair in self.sizes],
             "note": self.note,
         }
 
@@ -420,6 +441,7 @@ def make_batches(
         seed=recipe.train.seed,
         augment=augment,
         mix=mix,
+        sizes=recipe.size_by_epoch() if training else (),
         device=device,
         drop_last=training and world_size > 1,
         rank=rank,
