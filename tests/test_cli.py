@@ -127,7 +127,7 @@ def test_cifar100_by_the_name_of_its_rung(tmp_path, capsys, monkeypatch):
     places = ["--data", str(tmp_path), "--out", str(out), "--device", "cpu"]
     assert main(["train", "cifar100", "--recipe", "cpu", "--quick", *places]) == 0
     printed = capsys.readouterr().out
-    assert "recipe cifar100-cpu, seed 0, on cpu, bf16" in printed
+    assert "recipe cifar100-cpu, seed 0, on cpu, fp32" in printed
     for words in ("test coarse accuracy 0.", "test top5 accuracy 0.", "test calibration error 0."):
         assert words in printed
     assert RunRecord.read(out / "record.json").more["coarse_accuracy"] >= 0
