@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from tools import runs_index
 from tools.set_repository import ROOT
+from vitcore.recipes import RECIPES
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -75,8 +76,6 @@ def record(folder: Path, name: str, **changes: Any) -> None:
         "precision": "fp32",
         "hardware": {"device": "cpu", "name": "a processor", "cores": 2, "threads": 1},
     }
-    from vitcore.recipes import RECIPES
-
     values["recipe"]["train"]["epochs"] = RECIPES["mnist"].train.epochs
     values.update(changes)
     (folder / "runs" / name).mkdir(parents=True)
@@ -88,11 +87,24 @@ def test_a_table_of_three_seeds(tmp_path: Path) -> None:
         record(tmp_path, f"mnist-seed{seed}", seed=seed, test_accuracy=accuracy)
     record(tmp_path, "other", recipe={"name": "of-a-chapter", "train": {"epochs": 1}})
     lines = runs_index.results_table(tmp_path).splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 3 + len(runs_index.GPU_RECIPES)
     assert "99.29 % (99.20 to 99.36)" in lines[2]
     assert "2 min 30 s" in lines[2]
     assert lines[2].count("record.json") == 3
     assert "a processor, 1 of 2 cores, fp32" in lines[2]
+    for name, line in zip(runs_index.GPU_RECIPES, lines[3:], strict=True):
+        assert "not yet run" in line
+        assert f"--recipe {name}`" in line
+    cifar: dict[str, Any] = {
+        "dataset": "cifar100",
+        "split": "re-split",
+        "recipe": {"name": "cifar100-gpu"},
+    }
+    cifar["recipe"]["train"] = {"epochs": RECIPES["cifar100-gpu"].train.epochs}
+    record(tmp_path, "cifar", **cifar)
+    lines = runs_index.results_table(tmp_path).splitlines()
+    assert len(lines) == 2 + 1 + len(runs_index.GPU_RECIPES)
+    assert lines[3].startswith("| cifar100 (re-split) | `cifar100-gpu` | 200,000 | 99.00 %")
     assert runs_index.results_table(tmp_path / "runs") == runs_index.NONE_YET
 
 

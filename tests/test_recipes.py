@@ -274,7 +274,8 @@ def test_from_a_rung_to_its_record(name, small_cifar100, tmp_path):
             )
         )
     )
-    assert images.shape == (25, 3, 32, 32)
+    side = (*recipe.size_by_epoch(), 32)[0]
+    assert images.shape == (25, 3, side, side)
     assert targets.shape == ((25, 100) if recipe.mix else (25,))
 
 

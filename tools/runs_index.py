@@ -15,6 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results begin -->", "<!-- results end -->"
 NONE_YET = "No run is recorded yet."
 
+# What only a GPU can run in its time; the rungs of its ladder would make nine rows more.
+GPU_RECIPES = ("cifar100-gpu-linear", "cifar100-gpu", "cifar100-t4")
+
 
 def record_paths(root: Path = ROOT) -> list[Path]:
     """Return the records of all runs, by name."""
@@ -53,6 +56,7 @@ def on_what(record: dict[str, Any]) -> str:
 def results_table(root: Path = ROOT, address: str = "") -> str:
     """Return a Markdown table with one row for each of vitcore's recipes that has records.
 
+    Of those that need a GPU the ones that nobody ran yet stand there too, with their command.
     ``address`` stands before the links to the records; empty, they are relative to the root.
     """
     from vitcore.recipes import RECIPES
@@ -71,7 +75,10 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
         "| images | recipe | parameters | test accuracy | training time | hardware | records |",
         "|---|---|---|---|---|---|---|",
     ]
-    for (dataset, recipe, split), runs in sorted(groups.items()):
+    order = list(RECIPES)
+    for (dataset, recipe, split), runs in sorted(
+        groups.items(), key=lambda item: order.index(item[0][1])
+    ):
         records = [record for _, record in runs]
         seconds = [record["wall_seconds"] for record in records]
         hardware = sorted({on_what(record) for record in records})
@@ -79,7 +86,7 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
             f"[seed {record['seed']}]({address}runs/{name}/record.json)" for name, record in runs
         ]
         cells = [
-            f"{dataset} ({split} split)",
+            f"{dataset} ({split if split.endswith('split') else f'{split} split'})",
             f"`{recipe}`",
             f"{records[0]['parameters']:,}",
             seeds_apart([record["test_accuracy"] for record in records]),
@@ -88,6 +95,12 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
             ", ".join(links),
         ]
         lines.append("| " + " | ".join(cells) + " |")
+    ran = {recipe for _, recipe, _ in groups}
+    for name in GPU_RECIPES:
+        if name not in ran:
+            dataset = RECIPES[name].dataset
+            command = f"`python -m vitcore train {dataset} --recipe {name}`"
+            lines.append(f"| {dataset} | `{name}` | | not yet run | | | {command} |")
     return "\n".join(lines)
 
 

@@ -250,7 +250,7 @@ _CIFAR100_CPU = Recipe(
     dataset="cifar100",
     model=dataclasses.replace(MODELS["vit_cifar"], dim=128, depth=6, heads=4, **_STEM),
     train=TrainConfig(
-        epochs=40,
+        epochs=24,
         optimizer="muon",
         lr=2e-3,
         weight_decay=0.05,
@@ -260,6 +260,8 @@ _CIFAR100_CPU = Recipe(
     ),
     augment="cifar",
     augment_options=_CROPS,
+    # A quarter of the pixels cost a quarter of the time, and serve well enough to begin with.
+    sizes=((0.0, 20), (0.3, 24), (0.6, 32)),
     note="for 75 minutes on two cores",
 )
 
@@ -431,7 +433,7 @@ def make_batches(
         mix = build_mix(recipe.mix, num_classes=dataset.num_classes, **recipe.mix_options)
     return Batches(
         split,
-        recipe.train.batch_size // world_size if training else 500,
+        recipe.train.batch_size // world_size if training else 250,  # larger leaves the cache
         mean=dataset.mean,
         std=dataset.std,
         shuffle=training,

@@ -15,7 +15,7 @@ __all__ = ["ConvStem"]
 class ConvStem(nn.Module):
     """Tokens from 3x3 convolutions with pooling: neighbours overlap, where patches only touch.
 
-    Each layer is a convolution, ReLU and a max-pooling over 3x3 pixels that halves both sides.
+    Each layer is a convolution, a max-pooling over 3x3 pixels that halves both sides, and ReLU.
     As many layers as it takes to make one token of P x P pixels: two for P = 4, so that 32 pixels
     give 8 x 8 tokens, as many as linear patches of that size, each of which sees 13 x 13 pixels.
 
@@ -74,5 +74,6 @@ class ConvStem(nn.Module):
         check_images(images, self.in_channels)
         grid = patch_grid((images.shape[2], images.shape[3]), self.patch_size)
         for conv in self.convs:
-            images = self.pool(torch.relu(conv(images)))
+            # The same as pooling after the ReLU, which then sees a quarter of the numbers.
+            images = torch.relu(self.pool(conv(images)))
         return torch.flatten(images, 2).transpose(1, 2), grid  # (B, N, D)
