@@ -83,6 +83,16 @@ def test_progressive_resizing_is_data(small_cifar100):
             recipes.dataclasses.replace(recipe, sizes=wrong)
 
 
+def test_a_compiled_model_sees_whole_batches_alone(small_cifar100):
+    cpu = torch.device("cpu")
+    for name, whole in (("cifar100-gpu", True), ("cifar100-cpu", False)):
+        recipe = RECIPES[name].with_train(batch_size=64)
+        batches = recipes.make_batches(
+            recipe, small_cifar100, small_cifar100.train, device=cpu, training=True
+        )
+        assert batches.drop_last is whole
+
+
 def test_confusion_rows_are_the_true_classes():
     logits = torch.eye(3)[[0, 1, 1, 2, 0]]
     labels = torch.tensor([0, 1, 2, 2, 1])

@@ -189,6 +189,24 @@ def augmentation_stays_on_the_device() -> str:
     return require(first[0].is_cuda and same, "an epoch's first batch, made twice, is the same")
 
 
+def recipe_of_the_gpu() -> str:
+    """Stem, augmentation, mixing, Muon, moving average and compile, as the recipe has them."""
+    from vitcore.data import load_dataset
+    from vitcore.recipes import get_recipe, train_recipe
+
+    data = load_dataset("cifar100", stand_in=True).subset(4096, 512, 512)
+    recipe = get_recipe("cifar100", "gpu").with_train(epochs=3, warmup_epochs=1.0)
+    with tempfile.TemporaryDirectory() as out:
+        run = train_recipe(recipe, data, device="cuda", out=Path(out), progress=False)
+    first, *_, last = run.history
+    rate = recipe.train.batch_size * (4096 // recipe.train.batch_size) / last["train_seconds"]
+    words = (
+        f"loss {first['train_loss']:.2f} to {last['train_loss']:.2f}; the last epoch went at "
+        f"{rate:.0f} images a second"
+    )
+    return require(last["train_loss"] < first["train_loss"], words)
+
+
 def checks(epochs: int) -> dict[str, Check]:
     """All checks by name."""
     found: dict[str, Check] = {
@@ -202,6 +220,7 @@ def checks(epochs: int) -> dict[str, Check]:
         "timm": timm_parity,
         "augmentation": augmentation_stays_on_the_device,
         "loop, own choice": lambda: one_epoch(epochs, "auto"),
+        "gpu recipe": recipe_of_the_gpu,
         "loop, fp16": lambda: one_epoch(epochs, "fp16"),
     }
     if torch.cuda.is_bf16_supported(including_emulation=False):

@@ -418,7 +418,8 @@ def make_batches(
     """The batches of one split as the recipe wants them: shuffled and changed in training.
 
     Of several processes each has its share of every batch; they train on whole batches alone,
-    because all must make the same number of steps.
+    because all must make the same number of steps. So does a compiled model, which would be
+    compiled once more for the smaller last batch.
     """
     from .data import Batches
 
@@ -442,7 +443,7 @@ def make_batches(
         mix=mix,
         sizes=recipe.size_by_epoch() if training else (),
         device=device,
-        drop_last=training and world_size > 1,
+        drop_last=training and (world_size > 1 or recipe.train.compile),
         rank=rank,
         world_size=world_size,
     )
