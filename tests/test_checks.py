@@ -17,8 +17,9 @@ from einops import rearrange
 from torch import nn
 
 import vitcore
-from vitcore import Attention, Block, DropPath, Mlp, PatchEmbed, ViT, checks
+from vitcore import Attention, Block, DropPath, Mlp, PatchEmbed, ViT, augment, checks, training
 from vitcore.checks import CheckFailed
+from vitcore.recipes import group_accuracy
 
 P = inspect.Parameter
 
@@ -155,6 +156,100 @@ def follow(table, order):
     return torch.cat([table[:, :1], table[:, 1 + order]], dim=1)
 
 
+# -- chapter 7 ---------------------------------------------------------------------------------
+
+
+def rate(step, total, warmup, lr, low, fall=None):
+    if step < warmup:
+        return lr * (step + 1) / warmup
+    done = (step - warmup + 1) / (total - warmup)
+    return fall(done) if fall else low + (lr - low) * (1 + math.cos(math.pi * done)) / 2
+
+
+def falls(shape):
+    """A schedule that is right in the warmup and falls by ``shape(done, lr, low)`` behind it."""
+    return lambda s, t, w, lr, low: rate(s, t, w, lr, low, lambda done: shape(done, lr, low))
+
+
+def flips(images, generator, count=None):
+    which = torch.rand(count or len(images), generator=generator) < 0.5
+    return torch.where(which.view(-1, 1, 1, 1), images.flip(-1), images)
+
+
+def blend(x, share, by=1):
+    share = share.view(-1, *[1] * (x.ndim - 1))
+    return share * x + (1 - share) * x.roll(by, 0)
+
+
+def mixed(images, targets, share, other=None, by=1, aims=None):
+    """mixup, with another share or partner for the images, another rule for the targets."""
+    aims = aims or (lambda targets, share: blend(targets, share))
+    return blend(images, share if other is None else other(share), by), aims(targets, share)
+
+
+def inside(images, box):
+    rows, columns = torch.arange(images.shape[2]), torch.arange(images.shape[3])
+    top, left, bottom, right = box.T[:, :, None, None]
+    down = (rows[:, None] >= top) & (rows[:, None] < bottom)
+    return (down & (columns >= left) & (columns < right))[:, None]
+
+
+def area(images, box):
+    return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / images[0, 0].numel()
+
+
+def pasted(images, targets, box, mask=inside, part=area, other=None):
+    """CutMix, with another mask, share or content of the box."""
+    other = images.roll(1, 0) if other is None else other
+    return torch.where(mask(images, box), other, images), blend(targets, 1 - part(images, box))
+
+
+def erased(images, top, left, height, width, mask=inside):
+    box = torch.stack([top, left, top + height, left + width], 1)
+    return images.masked_fill(mask(images, box), 0)
+
+
+def grouped(logits, labels, group_of):
+    return (group_of[logits.argmax(1)] == group_of[labels]).double().mean().item()
+
+
+def newton_schulz(x, steps=5, a=3.4445, b=-4.7750, c=2.0315, scale=torch.norm, back=True):
+    tall = len(x) > x.shape[1]
+    x = x.T / scale(x) if tall else x / scale(x)
+    for _ in range(steps):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.T if tall and back else x
+
+
+def decaying(model, weight_decay, keep=lambda name, p: p.ndim > 1 and "blocks" in name):
+    chosen = {True: [], False: []}
+    for name, parameter in model.named_parameters():
+        chosen[keep(name, parameter)].append(parameter)
+    return [
+        {"params": chosen[True], "weight_decay": weight_decay},
+        {"params": chosen[False], "weight_decay": 0.0},
+    ]
+
+
+def matrix(name, parameter):
+    return parameter.ndim > 1 and name not in ("pos_embed", "cls_token", "reg_token")
+
+
+def rule(keep):
+    return lambda model, decay: decaying(model, decay, keep)
+
+
+def blacken(images, *arguments):
+    images[:] = 0
+    return images
+
+
+def svd(x):
+    u, _, v = torch.linalg.svd(x, full_matrices=False)
+    return u @ v
+
+
 RIGHT = {
     "check_patchify": [loops, unfolded, vitcore.patchify],
     "check_unpatchify": [join, vitcore.unpatchify],
@@ -216,6 +311,30 @@ RIGHT = {
     "check_accuracy": [accuracy, lambda batches: torch.tensor(accuracy(batches))],
     "check_confusion_matrix": [confusion],
     "check_split": [cut],
+    "check_schedule": [
+        rate,
+        lambda step, total, warmup, lr, low: training.cosine_with_warmup(
+            step, total_steps=total, warmup_steps=warmup, lr=lr, min_lr=low
+        ),
+    ],
+    "check_draws_per_image": [flips, augment.build_augment("cifar"), lambda images, generator:
+        augment.trivial_augment(images, generator=generator)],
+    "check_mixup": [mixed, augment.mixup],
+    "check_cutmix": [pasted, augment.cutmix],
+    "check_erase": [erased, augment.erase],
+    "check_group_accuracy": [grouped, group_accuracy],
+    "check_average": [
+        lambda old, new, decay: decay * old + (1 - decay) * new,
+        lambda old, new, decay: torch.lerp(old, new, 1 - decay),
+        lambda old, new, decay: old.lerp_(new, 1 - decay),
+    ],
+    "check_average_shares": [
+        lambda d, n: [(1 - d) * d**k for k in range(n)],
+        lambda d, n: (1 - d) * d ** torch.arange(n),
+    ],
+    "check_param_groups": [rule(matrix), training.param_groups],
+    "check_orthogonalise": [newton_schulz, training.orthogonalise],
+    "check_polar": [svd, lambda x: newton_schulz(x, 40, 1.5, -0.5, 0)],
 }  # fmt: skip
 # these judge a whole model
 ON_MODELS = [
@@ -398,6 +517,16 @@ def patch_embed(forward):
 
 def project(self, tokens):
     return F.linear(tokens, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class NotRepeated:
+    """An augmentation that counts its calls, so that the same generator gives other images."""
+
+    calls = 0
+
+    def __call__(self, images, generator):
+        self.calls += 1
+        return flips(images, generator) + self.calls
 
 
 WRONG = [
@@ -766,6 +895,119 @@ WRONG = [
     ("check_split", lambda n, v, s: (
         torch.manual_seed(s), torch.randperm(n).split([n - v, v]))[1], "whole program"),
     ("check_split", lambda n, v, s: torch.randperm(n), "two things"),
+    ("check_schedule", lambda s, t, w, lr, low: rate(s - 1, t, w, lr, low), "rate 0"),
+    ("check_schedule", lambda s, t, w, lr, low: lr * s / w if s < w
+        else rate(s, t, w, lr, low), "rate 0"),
+    ("check_schedule", lambda s, t, w, lr, low: rate(s - (s >= w) * (s > w), t, w, lr, low)
+        if s != w else lr, "one step late"),
+    ("check_schedule", lambda s, t, w, lr, low: rate(s, t, 0, lr, low), "no warmup"),
+    ("check_schedule", lambda s, t, w, lr, low: rate(s, t, w if s < w else 0, lr, low),
+        "counts from step 0"),
+    ("check_schedule", lambda s, t, w, lr, low: rate(s, t, w, lr, 0), "ends at 0"),
+    ("check_schedule", falls(lambda x, lr, low: low + lr * (1 + math.cos(math.pi * x)) / 2),
+        "lifted"),
+    ("check_schedule", falls(lambda x, lr, low: low + (lr - low) * math.cos(math.pi * x / 2)),
+        "quarter"),
+    ("check_schedule",
+        falls(lambda x, lr, low: low + (lr - low) * (1 + math.cos(2 * math.pi * x)) / 2), "whole"),
+    ("check_schedule", falls(lambda x, lr, low: lr + (low - lr) * x), "straight line"),
+    ("check_schedule", lambda s, t, w, lr, low: lr, "first 8 rise"),
+    ("check_draws_per_image", lambda x, g: flips(x, g, 1), "one draw for the whole batch"),
+    ("check_draws_per_image", lambda x, g: x, "nothing is changed"),
+    ("check_draws_per_image", lambda x, g: flips(x, None), "whole program"),
+    ("check_draws_per_image", lambda x, g: x[:1], "shape they came in"),
+    ("check_draws_per_image", blacken, "in place"),
+    ("check_draws_per_image", lambda x, g: x + torch.rand(
+        x.shape, generator=torch.Generator().manual_seed(torch.seed() % 99991)), "whole program"),
+    ("check_draws_per_image", NotRepeated(), "second time"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, lambda s: 1 - s), "shares are exchanged"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, lambda s: s[:1].expand(6)), "of the first"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, by=-1), "one after it"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, lambda s: 0 * s + 1), "images are not mixed"),
+    ("check_mixup", lambda x, t, s: (s.view(-1, 1, 1, 1) * x, t), "darkened"),
+    ("check_mixup", lambda x, t, s: (x + x.roll(1, 0), t), "too bright"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, aims=lambda t, s: t), "targets are not mixed"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, aims=lambda t, s: blend(t, 1 - s)),
+        "shares of the targets"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, aims=lambda t, s: blend(t, s, -1)),
+        "targets are mixed with those after"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, aims=lambda t, s: blend(t, s[:1].expand(6))),
+        "all targets"),
+    ("check_mixup", lambda x, t, s: mixed(x, t, s, aims=lambda t, s: blend(t, 0 * s + 0.5)),
+        "one half"),
+    ("check_mixup", lambda x, t, s: blend(x, s), "two things"),
+    ("check_cutmix", lambda x, t, b: pasted(x.mT, t, b)[0].mT, "two things"),
+    ("check_cutmix", lambda x, t, b: (pasted(x.mT, t, b)[0].mT, t), "rows and columns"),
+    ("check_cutmix", lambda x, t, b: pasted(x, t, b, lambda x, b: ~inside(x, b)), "around the box"),
+    ("check_cutmix", lambda x, t, b: pasted(x, t, b, other=x.roll(-1, 0)), "image after"),
+    ("check_cutmix", lambda x, t, b: pasted(x, t, b, other=torch.zeros(())), "box is empty"),
+    ("check_cutmix", lambda x, t, b: (x, pasted(x, t, b)[1]), "nothing is pasted"),
+    ("check_cutmix", lambda x, t, b: (pasted(x, t, b)[0], t), "targets are not shared"),
+    ("check_cutmix", lambda x, t, b: pasted(x, t, b, part=lambda x, b: 1 - area(x, b)),
+        "shares are exchanged"),
+    ("check_cutmix", lambda x, t, b: (pasted(x, t, b)[0], blend(t, 1 - area(x, b), -1)),
+        "those after"),
+    ("check_cutmix", lambda x, t, b: pasted(x, t, b, part=lambda x, b: (b[:, 2] - b[:, 0]) / 8),
+        "both sides count"),
+    ("check_cutmix", lambda x, t, b: pasted(x, t, b, part=lambda x, b: 0.5 + 0 * b[:, 0]),
+        "one half"),
+    ("check_erase", lambda x, top, left, h, w: erased(x, left, top, w, h), "rows and columns"),
+    ("check_erase", lambda x, top, left, h, w: erased(x, top, left, w, h), "height and width are"),
+    ("check_erase", lambda x, *box: erased(x, *(v[:1].expand(3) for v in box)), "of the first"),
+    ("check_erase", lambda x, *box: erased(x, *box, mask=lambda x, b: ~inside(x, b)), "is kept"),
+    ("check_erase", lambda x, top, left, h, w: erased(x, top, left, h - top, w - left),
+        "the bottom and"),
+    ("check_erase", lambda x, top, left, h, w: erased(x, top, left, h + 1, w + 1), "too large"),
+    ("check_erase", lambda x, *box: torch.cat([erased(x, *box)[:, :1], x[:, 1:]], 1),
+        "first channel"),
+    ("check_erase", lambda x, *box: x, "nothing is erased"),
+    ("check_erase", blacken, "in place"),
+    ("check_group_accuracy", lambda x, y, g: (x.argmax(1) == y).float().mean(), "right classes"),
+    ("check_group_accuracy", lambda x, y, g: ((g[x.argmax(1)] == g[y])
+        & (x.argmax(1) != y)).double().mean(), "only mistakes"),
+    ("check_group_accuracy", lambda x, y, g: (x.argmax(1) == g[y]).double().mean(), "the number"),
+    ("check_group_accuracy", lambda x, y, g: 11 * grouped(x, y, g), "number of right"),
+    ("check_group_accuracy", lambda x, y, g: 1 - grouped(x, y, g), "share of mistakes"),
+    ("check_average", lambda a, w, d: d * w + (1 - d) * a, "exchanged"),
+    ("check_average", lambda a, w, d: d * a + w, "in full"),
+    ("check_average", lambda a, w, d: a + (1 - d) * (a - w), "away"),
+    ("check_average", lambda a, w, d: (a + w) / 2, "mean of both"),
+    ("check_average", lambda a, w, d: a, "does not move"),
+    ("check_average", lambda a, w, d: w, "take the place"),
+    ("check_average_shares", lambda d, n: (1 - d) * d ** torch.arange(n).flip(0), "newest weights"),
+    ("check_average_shares", lambda d, n: d ** torch.arange(n), "count 1"),
+    ("check_average_shares", lambda d, n: (1 - d) * d ** torch.arange(1, n + 1), "by the decay"),
+    ("check_average_shares", lambda d, n: torch.full((n,), 1 / n), "window"),
+    ("check_average_shares", lambda d, n: (1 - d) * (1 - torch.arange(n) / n), "straight line"),
+    ("check_average_shares", lambda d, n: d ** torch.arange(n) * (1 - d) / (1 - d**n),
+        "scaled to sum"),
+    ("check_param_groups", rule(lambda name, p: True), "it has three axes"),
+    ("check_param_groups", rule(lambda name, p: p.ndim > 1), "pos_embed|cls_token"),
+    ("check_param_groups", rule(lambda name, p: matrix(name, p) or "bias" in name), "or a gain"),
+    ("check_param_groups", rule(lambda name, p: False), "does not decay"),
+    ("check_param_groups", rule(lambda name, p: matrix(name, p) and p.ndim == 2), "or a kernel"),
+    ("check_param_groups", lambda m, d: decaying(m, d, matrix)[:1], "in no group"),
+    ("check_param_groups", lambda m, d: 2 * decaying(m, d, matrix), "two groups"),
+    ("check_param_groups", lambda m, d: decaying(m, 2 * d, matrix), "0.05 was given"),
+    ("check_param_groups", lambda m, d: m.parameters(), "list of dicts"),
+    ("check_param_groups", lambda m, d: [{"params": list(m.named_parameters()),
+        "weight_decay": d}], "without their names"),
+    ("check_orthogonalise", lambda x, n: newton_schulz(x, n, scale=lambda x: 1), "runs away"),
+    ("check_orthogonalise", lambda x, n: newton_schulz(x, n, scale=lambda x: x.abs().max()),
+        "runs away"),
+    ("check_orthogonalise", lambda x, n: svd(x), "exactly 1"),
+    ("check_orthogonalise", lambda x, n: newton_schulz(x, 1), "one step"),
+    ("check_orthogonalise", lambda x, n: newton_schulz(x, n - 1), "four steps"),
+    ("check_orthogonalise", lambda x, n: x / x.norm(), "nothing is iterated"),
+    ("check_orthogonalise", lambda x, n: newton_schulz(x, n, back=False), "never turned back"),
+    ("check_orthogonalise", lambda x, n: newton_schulz(x, n, b=-4.5), "coefficients"),
+    ("check_polar", lambda x: svd(x).T, "transposed"),
+    ("check_polar", lambda x: svd(x)[:2], "the shape is"),
+    ("check_polar", lambda x: newton_schulz(x, 40, 1.5, -0.5, 0, scale=lambda x: 1), "runs away"),
+    ("check_polar", lambda x: newton_schulz(x, 2, 1.5, -0.5, 0), "the smallest has arrived"),
+    ("check_polar", newton_schulz, "exact coefficients"),
+    ("check_polar", lambda x: svd(x).flip(0), "vectors changed"),
+    ("check_polar", lambda x: 1.0, "a tensor was expected"),
 ]  # fmt: skip
 
 

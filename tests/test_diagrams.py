@@ -26,6 +26,8 @@ from vitcore.vit import MODELS, ViT, ViTConfig
 
 PAGES = Path(__file__).resolve().parents[1] / "book" / "img"
 DIGIT = torch.zeros(1, 28, 28, dtype=torch.uint8)
+RUNGS = ("warmup and cosine", "augmentation", "mixup, CutMix", "mean pooling", "conv. stem",
+         "moving average", "Muon", "more epochs")  # fmt: skip
 DRAWINGS: dict[str, Callable[[], Figure]] = {
     "model": diagrams.model_diagram,
     **{
@@ -62,6 +64,12 @@ DRAWINGS: dict[str, Callable[[], Figure]] = {
     "order, corner": lambda: diagrams.sequence_order_diagram((8, 7), 0, title="In the corner"),
     "order, end": lambda: diagrams.sequence_order_diagram((7, 7), 48),
     "order, small": lambda: diagrams.sequence_order_diagram((2, 2)),
+    "training": diagrams.training_diagram,
+    "training with rungs": lambda: diagrams.training_diagram(RUNGS, title="One step"),
+    "fields": diagrams.receptive_field_diagram,
+    "fields of a photograph": lambda: diagrams.receptive_field_diagram(
+        5, 2, np.full((3, 24, 32), 90, np.uint8), title="Smaller patches"
+    ),
     "comparison": diagrams.comparison_diagram,
     "notation": diagrams.notation_pictures,
     "front": diagrams.front_picture,
@@ -222,6 +230,43 @@ def test_neighbours_in_the_sequence() -> None:
     assert "…" in written
 
 
+def test_rungs_stand_beside_their_places() -> None:
+    heights = {text: box.y0 for text, box in texts_of(diagrams.training_diagram(RUNGS))}
+    for rung, place in (
+        ("conv. stem", "cut into tokens"),
+        ("mean pooling", "pool, head"),
+        ("Muon", "optimiser: new weights"),
+        ("more epochs", "a batch of images"),
+    ):
+        assert abs(heights[rung] - heights[place]) < 8
+    assert "1" not in words(diagrams.training_diagram())
+    assert "3" not in words(diagrams.training_diagram(RUNGS[:2]))
+
+
+def test_the_fields_are_those_of_the_patch_embeddings() -> None:
+    """A token's gradient says which pixels it sees; the drawing frames just these."""
+    fig = diagrams.receptive_field_diagram()
+    frames: Any = [p for p in fig.axes[0].patches if p.get_linewidth() == 2.4]
+    scale = 2.28 / 32
+    for name, left, frame in (
+        ("linear", 0.06, frames[0]),
+        ("conv_stem", 0.06 + 2.28 + 0.12, frames[3]),
+    ):
+        model = ViT(MODELS["vit_cifar"], patch_embed=name, dim=12, heads=3, depth=1)
+        seen = torch.zeros(32, 32)
+        # Max-pooling passes the gradient to one pixel alone, so that many images are asked.
+        images = torch.randn(64, 3, 32, 32, requires_grad=True)
+        tokens, (_, columns) = model.patch_embed(images)
+        tokens[:, 4 * columns + 2].abs().sum().backward()
+        assert images.grad is not None
+        seen = images.grad.abs().sum((0, 1)) > 0
+        rows, cols = seen.any(1).nonzero()[:, 0], seen.any(0).nonzero()[:, 0]
+        assert round((frame.get_x() - left) / scale) == cols[0]
+        assert round((frame.get_y() - 0.34) / scale) == rows[0]
+        assert round(frame.get_width() / scale) == len(cols)
+        assert round(frame.get_height() / scale) == len(rows)
+
+
 def test_the_motif_is_a_picture() -> None:
     image = diagrams.motif(48)
     assert image.shape == (3, 48, 48)
@@ -297,6 +342,9 @@ BAD: list[tuple[str, Callable[[], Any], str]] = [
     ("no such patch", lambda: diagrams.patch_cut_diagram(DIGIT, 7, patch=16), "0 to 15"),
     ("grid", lambda: diagrams.sequence_order_diagram((4, 14)), "4 x 14"),
     ("no such place", lambda: diagrams.sequence_order_diagram((4, 4), 16), "0 to 15"),
+    ("rungs", lambda: diagrams.training_diagram(["a"] * 9), "eight places"),
+    ("field", lambda: diagrams.receptive_field_diagram(12), "must be odd"),
+    ("cut", lambda: diagrams.receptive_field_diagram(13, 5), "does not divide"),
     ("letter", lambda: diagrams.notation_picture("Q"), "letter is 'Q'"),
     ("image", lambda: diagrams.front_picture(np.zeros((5, 8, 8))), "5 channels"),
 ]

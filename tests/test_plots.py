@@ -22,6 +22,7 @@ from picture_helpers import check_readable, texts_of, unreadable
 from PIL import Image
 
 from vitcore import plots
+from vitcore.diagrams import motif
 
 
 @pytest.fixture
@@ -252,6 +253,55 @@ def pictures() -> dict[str, Callable[[], Figure]]:
         ),
         "three heads": partial(plots.plot_heatmap, weights(3, 5, 5)),
         "signed": partial(plots.plot_heatmap, rng.normal(size=(16, 64)), diverging=True),
+        "tall": partial(
+            plots.plot_heatmap,
+            rng.random((20, 20)),
+            row_labels=[f"a group of classes {i}" for i in range(20)],
+            column_labels=[i if i % 2 else "" for i in range(20)],
+            tall=True,
+            annotate=False,
+            xlabel="predicted group",
+        ),
+        "ladder": partial(
+            plots.plot_ladder,
+            {
+                "the bare model": 31.2,
+                "AdamW with warmup, cosine and clipping": 36.5,
+                "mixup and CutMix": 36.1,
+                "a stem": None,
+                "a moving average": 33.0,
+                "twice as long": 48.9,
+            },
+            xlabel="test accuracy (%)",
+            noise=2,
+            reference={"a ResNet at the same budget": 43.0},
+            title=title,
+        ),
+        "ladder of one": partial(plots.plot_ladder, {"a": None, "b": 1.0}, xlabel="x"),
+        "shares": partial(
+            plots.plot_shares,
+            {f"a group of classes {i}": rng.dirichlet((3, 1, 1)) for i in range(20)},
+            ["right", "wrong, same group", "wrong, another group"],
+            xlabel="share",
+            title=title,
+        ),
+        "shares of wholes": partial(
+            plots.plot_shares,
+            {"plain": [1, 2, 3.5], "with a stem": [10, 2, 30]},
+            ["patches", "attention", "MLP"],
+            xlabel="millions of multiply-adds",
+            number_format="{:.1f}",
+        ),
+        "reliability": partial(
+            plots.plot_reliability, rng.random(500), rng.random(500) < 0.5, title=title
+        ),
+        "groups": partial(
+            plots.show_groups,
+            np.stack([motif(32)] * 20),
+            np.arange(20) % 4,
+            ["fish", "large_man-made_outdoor_things", "insects", "fruit_and_vegetables"],
+            title=title,
+        ),
         "patches": partial(plots.show_patches, digits[0], 7, highlight=[5], title=title),
         "many patches": partial(plots.show_patches, photos[0], 2),
         "tokens": partial(plots.show_token_sequence, digits[0], 7, class_token=True, highlight=[3]),
@@ -288,8 +338,6 @@ def test_every_picture_can_be_read(name: str) -> None:
 
 
 def test_photographs_stay_small() -> None:
-    from vitcore.diagrams import motif
-
     images = np.stack([motif(32)] * 12)
     assert len(plots.to_png(plots.show_images(images))) < 80_000
 
@@ -354,6 +402,44 @@ def test_bars_begin_at_zero_and_dots_where_told() -> None:
     dots = drawing(plots.plot_bars({"a": [90, 92], "b": 80}, xlabel="%", lower=70))
     assert dots.get_xlim()[0] == 70
     assert not dots.patches
+
+
+def test_a_ladder_shows_each_change_and_what_chance_could_make() -> None:
+    steps = {"start": 40.0, "up": 45.0, "missing": None, "down": 42.0, "hardly": 42.5}
+    fig = plots.plot_ladder(steps, xlabel="%", noise=1, reference={"peer": 44.0})
+    ax = drawing(fig)
+    assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(40, 5), (45, -3), (42, 0.5)]
+    assert {"40.0", "45.0 (+5.0)", "42.0 (−3.0)", "42.5 (+0.5)", "not yet run"} <= set(words(fig))
+    legend = [text for text in words(fig) if text not in steps]
+    assert {"higher", "lower", "change below 1: may be chance", "peer"} <= set(legend)
+    colours = [p.get_edgecolor() for p in ax.patches]
+    assert len(set(colours)) == 3
+
+
+def test_shares_stand_end_to_end() -> None:
+    ax = drawing(plots.plot_shares({"a": [1, 2], "b": [3, 0]}, ["x", "y"], xlabel="n"))
+    assert [(p.get_x(), p.get_width()) for p in ax.patches] == [(0, 1), (0, 3), (1, 2), (3, 0)]
+    assert ax.get_xlim() == (0, 3)
+
+
+def test_reliability_is_the_share_of_right_answers() -> None:
+    fig = plots.plot_reliability([0.05, 0.05, 0.95, 1.0], [False, True, True, True], bins=10)
+    upper, lower = visible_axes(fig)
+    heights = [p.get_height() for p in upper.patches]
+    assert heights[0] == 50
+    assert heights[-1] == 100
+    assert np.isnan(heights[1:-1]).all()
+    assert [p.get_height() for p in lower.patches] == [50, *[0] * 8, 50]
+
+
+def test_groups_stand_in_rows(colour: torch.Tensor) -> None:
+    fig = plots.show_groups(colour, [1, 0, 1, 0, 1, 0], ["cats_and_dogs", "cars"])
+    assert words(fig) == ["cats and dogs", "cars"]
+    places = [(image.get_extent()[3], image.get_extent()[0]) for image in drawing(fig).images]
+    assert sorted(places) == places
+    assert len({top for top, _ in places}) == 2
+    first = np.asarray(drawing(fig).images[0].get_array())
+    np.testing.assert_allclose(first, colour[1].permute(1, 2, 0), atol=1e-6)
 
 
 def test_heatmaps_share_one_scale() -> None:
@@ -456,6 +542,16 @@ BAD: list[tuple[str, Any, str]] = [
     ("no bar", lambda: plots.plot_bars({}, xlabel="x"), "no bar"),
     ("no seed", lambda: plots.plot_bars({"a": []}, xlabel="x"), "no number"),
     ("highlight", lambda: plots.plot_bars({"a": 1}, xlabel="x", highlight="b"), "lacks"),
+    ("no step", lambda: plots.plot_ladder({"a": None}, xlabel="x"), "no measured value"),
+    ("no share", lambda: plots.plot_shares({}, ["a"], xlabel="x"), "no bar"),
+    ("parts", lambda: plots.plot_shares({"a": [1]}, ["a", "b"], xlabel="x"), "2 numbers"),
+    ("below zero", lambda: plots.plot_shares({"a": [-1]}, ["a"], xlabel="x"), "at least 0"),
+    ("colours", lambda: plots.plot_shares({"a": [1] * 8}, list("abcdefgh"), xlabel="x"), "8 parts"),
+    ("unequal", lambda: plots.plot_reliability([0.5], [True, False]), "equally long"),
+    ("no probability", lambda: plots.plot_reliability([1.5], [True]), "0 to 1"),
+    ("bins", lambda: plots.plot_reliability([0.5], [True], bins=1), "at least 2"),
+    ("group of", lambda: plots.show_groups(IMAGE[None], [0, 1], ["a"]), "2 entries for 1"),
+    ("no group", lambda: plots.show_groups(IMAGE[None], [1], ["a"]), "0 to 0"),
     ("empty", lambda: plots.plot_heatmap(np.zeros((0, 2))), "no value"),
     ("row labels", lambda: plots.plot_heatmap(np.eye(2), row_labels=["a"]), "row_labels"),
     ("indivisible", lambda: plots.show_patches(IMAGE, 3), "divides both"),

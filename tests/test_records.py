@@ -19,6 +19,7 @@ from vitcore import records
 from vitcore.recipes import RECIPES, Recipe, train_recipe
 from vitcore.records import (
     RunRecord,
+    find_record,
     index_runs,
     list_runs,
     load_record,
@@ -109,6 +110,14 @@ def test_what_is_no_record(finished, tmp_path):
     del values["commit"], values["split"]
     with pytest.raises(ValueError, match="lacks commit, split"):
         RunRecord.from_dict(values)
+
+
+def test_a_run_that_was_not_made_is_none(finished, monkeypatch):
+    monkeypatch.setenv("VITCORE_RUNS", str(finished[0]))
+    found = find_record("tiny")
+    assert found is not None
+    assert found["dataset"] == "mnist"
+    assert find_record("to-be-made") is None
 
 
 def git(folder, *arguments):

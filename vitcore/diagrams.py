@@ -37,7 +37,9 @@ __all__ = [
     "notation_pictures",
     "page_pictures",
     "patch_cut_diagram",
+    "receptive_field_diagram",
     "sequence_order_diagram",
+    "training_diagram",
     "write_pictures",
 ]
 
@@ -1147,6 +1149,156 @@ def sequence_order_diagram(
         canvas.label(1.0, y + 0.1, text, ha="left")
         y += 0.28
     canvas.resize(y + 0.04)
+    return canvas.figure
+
+
+# --- training ---------------------------------------------------------------------------------
+
+
+@style()
+def training_diagram(rungs: Sequence[str] = (), *, title: str | None = None) -> Figure:
+    """One step of training from images to new weights, and where a recipe's parts take hold of it.
+
+    Args:
+        rungs: up to eight names, written beside their places with their numbers: schedule,
+            augmentation, mixing, pooling, stem, moving average, optimiser, length. Without them
+            the places bear no numbers.
+    """
+    if len(rungs) > 8:
+        raise ValueError(f"rungs holds {len(rungs)} names, but the picture has eight places.")
+    left, width, high, gap = 0.42, 2.2, 0.36, 0.3
+    middle = left + width / 2
+    beside = left + width + 0.3
+    canvas = Canvas(WIDTH, 8.0, title)
+    y = 0.06
+
+    def rung(number: int, at: float, touch: float | None = None) -> None:
+        """A number in a circle, its name behind it, a thin line to what it changes."""
+        if number > len(rungs):
+            return
+        canvas.line((left + width if touch is None else touch, at), (beside, at), colour="#888888")
+        canvas.axes.add_patch(
+            Circle((beside + 0.12, at), 0.13, facecolor="white", edgecolor=INK, zorder=5)
+        )
+        canvas.label(beside + 0.12, at - 0.01, str(number), bold=True)
+        canvas.label(beside + 0.32, at, rungs[number - 1], ha="left")
+
+    def step(shape: str = "") -> None:
+        nonlocal y
+        canvas.arrow((middle, y), (middle, y + gap))
+        if shape:
+            canvas.label(middle + 0.1, y + gap / 2 - 0.01, shape, ha="left", colour=SHAPE_INK)
+        y += gap
+
+    def part(text: str, role: str, *numbers: int) -> Box:
+        nonlocal y
+        box = canvas.box(left, y, width, high, text, role)
+        for number in numbers:
+            rung(number, box.centre[1])
+        y += high
+        return box
+
+    first = part("a batch of images", "image", 8)
+    step("(B, C, H, W)")
+    part("change each image", "image", 2)
+    step()
+    part("mix pairs of images", "image", 3)
+    step()
+    top = y
+    y += 0.12
+    inset = 0.14
+    for text, role, number in (
+        ("cut into tokens", "token", 5),
+        ("L blocks", "attention", 0),
+        ("pool, head", "head", 4),
+    ):
+        box = canvas.box(left + inset, y, width - 2 * inset, high, text, role)
+        if number:
+            rung(number, box.centre[1], touch=left + width - inset)
+        y += high
+        if text != "pool, head":
+            canvas.arrow((middle, y), (middle, y + 0.2))
+            y += 0.2
+    y += 0.12
+    canvas.frame(left, top, width, y - top)
+    canvas.label(beside, top + 0.12 + high + 0.2 + high / 2, "the model", ha="left", bold=True)
+    step("(B, K)")
+    part("loss against targets", "plain")
+    step("gradients")
+    part("set the rate", "plain", 1)
+    step()
+    last = part("optimiser: new weights", "plain", 7)
+    # Round again: the next batch meets the new weights.
+    back = left - 0.16
+    canvas.arrow(last.left, (back, last.centre[1]), (back, first.centre[1]), first.left)
+    canvas.label(back - 0.12, (first.y + y) / 2, "next batch", rotation=90)
+    step()
+    part("average of the weights", "plain", 6)
+    step()
+    canvas.label(middle, y + 0.1, "validation chooses the epoch")
+    canvas.resize(y + 0.28)
+    return canvas.figure
+
+
+@style()
+def receptive_field_diagram(
+    field: int = 13, patch_size: int = 4, image: Any = None, *, title: str | None = None
+) -> Figure:
+    """What three neighbouring tokens see: linear patches touch, a convolutional stem's overlap.
+
+    Args:
+        field: the side in pixels of what a token of the stem sees, odd, P or more. It is centred
+            on the first pixel of the token's patch, as halving by pooling makes it.
+        patch_size: P, the pixels from one token to the next.
+        image: (C, H, W) with sides that P divides; without it, a drawn picture of 32 pixels.
+    """
+    pixels = plots.as_pixels(motif(32) if image is None else image, "image")
+    height, width = pixels.shape[:2]
+    if patch_size < 1 or height % patch_size or width % patch_size:
+        raise ValueError(
+            f"an image of {height} x {width} pixels does not divide into patches of {patch_size}: "
+            "choose a patch_size that divides both."
+        )
+    if field < patch_size or field % 2 == 0:
+        raise ValueError(f"field is {field}, but must be odd and at least {patch_size} pixels.")
+    canvas = Canvas(WIDTH, 8.0, title)
+    side, gap = 2.28, 0.12
+    scale = side / width
+    colours = (PALETTE["vermillion"], PALETTE["blue"], "#000000")
+    rows, cols = height // patch_size, width // patch_size
+    row, first = rows // 2, max(0, cols // 2 - 2)
+    bottom = 0.34 + height * scale
+    for left, name, size, before in (
+        (0.06, "linear patches", patch_size, 0),
+        (0.06 + side + gap, "convolutional stem", field, (field - 1) // 2),
+    ):
+        canvas.label(left + side / 2, 0.16, name, bold=True)
+        canvas.image(left, 0.34, side, height * scale, 0.35 + 0.65 * pixels)
+        canvas.outline(left, 0.34, side, height * scale)
+        for k, colour in enumerate(colours[: cols - first]):
+            corner = (first + k) * patch_size - before, row * patch_size - before
+            start = [max(0, c) for c in corner]
+            end = [min(n, c + size) for c, n in zip(corner, (width, height), strict=True)]
+            canvas.axes.add_patch(
+                Rectangle(
+                    (left + start[0] * scale, 0.34 + start[1] * scale),
+                    (end[0] - start[0]) * scale,
+                    (end[1] - start[1]) * scale,
+                    fill=False,
+                    edgecolor=colour,
+                    linewidth=2.4,
+                    zorder=5,
+                )
+            )
+        canvas.label(left + side / 2, bottom + 0.16, f"{size} x {size} pixels a token")
+        shared = max(0, size - patch_size)
+        canvas.label(
+            left + side / 2,
+            bottom + 0.38,
+            f"neighbours share {shared} columns" if shared else "neighbours share nothing",
+            colour=SHAPE_INK,
+        )
+    canvas.resize(bottom + 0.54)
     return canvas.figure
 
 

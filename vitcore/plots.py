@@ -39,10 +39,14 @@ __all__ = [
     "plot_confusion",
     "plot_heatmap",
     "plot_history",
+    "plot_ladder",
     "plot_lines",
     "plot_mistakes",
+    "plot_reliability",
+    "plot_shares",
     "plot_similarity",
     "show",
+    "show_groups",
     "show_images",
     "show_patches",
     "show_token_sequence",
@@ -457,6 +461,54 @@ def plot_mistakes(
     return fig
 
 
+@style()
+def show_groups(
+    images: Any,
+    group_of: Any,
+    groups: Sequence[str],
+    *,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """One image of each class, a row for each group of classes with the group's name before it.
+
+    Args:
+        images: (K, C, H, W), one for each class, uint8 or float in [0, 1].
+        group_of: (K,), the number of the group of each class.
+        groups: the names of the groups.
+    """
+    pixels = _pixels(images, "images", batch=True)
+    numbers = _array(group_of, "group_of", 1)
+    if len(numbers) != len(pixels):
+        raise ValueError(
+            f"group_of has {len(numbers)} entries for {len(pixels)} images: give one for each."
+        )
+    if len(numbers) == 0 or numbers.min() < 0 or numbers.max() >= len(groups):
+        raise ValueError(f"group_of must hold numbers from 0 to {len(groups) - 1}, one at least.")
+    across = int(np.bincount(numbers).max())
+    cell = min(0.52, 2.7 / across)
+    room = WIDTH - across * cell
+    texts = [
+        textwrap.fill(str(name).replace("_", " "), max(8, int(room / 0.098))) for name in groups
+    ]
+    high = [max(cell, 0.17 * (text.count("\n") + 1) + 0.06) for text in texts]
+    fig = _figure(title, figsize, (WIDTH, sum(high)))
+    ax = fig.subplots()
+    _plain_axes(ax)
+    top = 0.0
+    for group, (text, step) in enumerate(zip(texts, high, strict=True)):
+        ax.text(room - 0.1, top + step / 2, text, ha="right", va="center", linespacing=1.1)
+        for place, index in enumerate(np.flatnonzero(numbers == group)):
+            left, upper = room + place * cell, top + (step - cell) / 2
+            extent = (left, left + 0.94 * cell, upper + 0.94 * cell, upper)
+            _draw_image(ax, pixels[index], extent=extent)
+        top += step
+    ax.set_xlim(0, WIDTH)
+    ax.set_ylim(top, 0)
+    ax.set_aspect("equal")
+    return fig
+
+
 # --- training ---------------------------------------------------------------------------------
 
 
@@ -774,6 +826,233 @@ def plot_bars(
 
 
 @style()
+def plot_ladder(
+    steps: Mapping[str, float | None],
+    *,
+    xlabel: str,
+    noise: float = 0.0,
+    reference: Mapping[str, float] | None = None,
+    missing: str = "not yet run",
+    number_format: str = "{:.1f}",
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """What each step of a sequence adds: a bar from the value before it to its own.
+
+    Beside each bar stand the value and the change. A step that was not measured has a row with
+    ``missing`` in it, and the next one is compared with the last that was.
+
+    Args:
+        steps: label -> the value reached with it, or None; in order, the first the start.
+        noise: changes smaller than this are drawn pale, since chance could make them.
+        reference: label -> x, drawn as dashed vertical lines.
+        number_format: how the value is written.
+    """
+    known = [float(value) for value in steps.values() if value is not None]
+    if not known:
+        raise ValueError("steps holds no measured value, but at least one is needed.")
+    texts = [textwrap.fill(label, 17) for label in steps]
+    height = sum(0.3 + 0.17 * text.count("\n") + 0.1 for text in texts)
+    fig = _figure(title, figsize, (WIDTH, height + 0.75))
+    ax = fig.subplots()
+    marks = [*known, *(reference or {}).values()]
+    span = max(marks) - min(marks) or 1.0
+    last: tuple[int, float] | None = None
+    for row, value in enumerate(steps.values()):
+        if value is None:
+            # Where the value would stand if nothing changed.
+            ax.annotate(
+                missing,
+                (last[1] if last else min(marks), row),
+                xytext=(7, 0),
+                textcoords="offset points",
+                va="center",
+                color="#6E6E6E",
+            )
+            continue
+        text = number_format.format(value)
+        before = last[1] if last else value
+        if last is None:
+            ax.plot(value, row, marker="D", markersize=8, color=PALETTE["blue"])
+        else:
+            change = value - before
+            text += f" ({change:+.1f})".replace("-", "−")
+            colour = PALETTE["blue"] if change >= 0 else PALETTE["vermillion"]
+            pale = abs(change) < noise
+            label = (
+                f"change below {noise:g}: may be chance"
+                if pale
+                else "higher"
+                if change >= 0
+                else "lower"
+            )
+            ax.barh(
+                row,
+                change,
+                left=before,
+                height=0.62,
+                color=tint("#777777" if pale else colour, 0.35 if pale else 0.6),
+                edgecolor="#777777" if pale else colour,
+                label="" if label in ax.get_legend_handles_labels()[1] else label,
+            )
+            ax.vlines(before, last[0], row + 0.31, color="#777777", linewidth=1.0, zorder=0.5)
+        ax.annotate(
+            text,
+            (max(value, before), row),
+            xytext=(7, 0),
+            textcoords="offset points",
+            va="center",
+            path_effects=halo(),
+        )
+        last = row, float(value)
+    for i, (label, value) in enumerate((reference or {}).items()):
+        ax.axvline(
+            value,
+            color="black",
+            linestyle=("--", ":", "-.")[i % 3],
+            linewidth=1.4,
+            label=label,
+            zorder=0.6,
+        )
+    ax.set_yticks(range(len(steps)), texts)
+    ax.set_ylim(len(steps) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(xlabel)
+    # Room on the right for a value and its change, about an inch of the axes' three.
+    ax.set_xlim(min(marks) - 0.06 * span, max(marks) + 0.62 * span)
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    if ax.get_legend_handles_labels()[1]:
+        _legend_below(fig, ax)
+    return fig
+
+
+@style()
+def plot_shares(
+    rows: Mapping[str, Any],
+    parts: Sequence[str],
+    *,
+    xlabel: str,
+    number_format: str | None = None,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """One horizontal bar for each row, divided into the same parts.
+
+    Args:
+        rows: label -> one number for each part, zero or more.
+        parts: the names of the parts, in the order in which they stand in the bar.
+        number_format: how the whole is written beside its bar; None leaves it out.
+    """
+    if not rows:
+        raise ValueError("rows holds no bar, but at least one is needed.")
+    if len(parts) > len(CYCLE):
+        raise ValueError(f"there are {len(parts)} parts, but only {len(CYCLE)} colours.")
+    values = {
+        label: _array(value, f"rows[{label!r}]", 1).astype(float) for label, value in rows.items()
+    }
+    for label, value in values.items():
+        if len(value) != len(parts) or (value < 0).any():
+            raise ValueError(
+                f"rows[{label!r}] must hold {len(parts)} numbers of at least 0, one for each part."
+            )
+    texts = [textwrap.fill(label, 20) for label in values]
+    # Bars are as high as the longest label needs.
+    height = len(texts) * (0.25 + 0.2 * max(text.count("\n") for text in texts))
+    fig = _figure(title, figsize, (WIDTH, height + 0.75))
+    ax = fig.subplots()
+    left = np.zeros(len(values))
+    for i, (name, colour) in enumerate(zip(parts, CYCLE, strict=False)):
+        widths = np.array([value[i] for value in values.values()])
+        ax.barh(
+            range(len(values)),
+            widths,
+            left=left,
+            height=0.74,
+            color=tint(colour, 0.75),
+            edgecolor="white",
+            linewidth=0.6,
+            label=name,
+        )
+        left += widths
+    if number_format is not None:
+        for row, whole in enumerate(left):
+            ax.annotate(
+                number_format.format(whole),
+                (whole, row),
+                xytext=(5, 0),
+                textcoords="offset points",
+                va="center",
+            )
+    ax.set_yticks(range(len(values)), texts)
+    ax.set_ylim(len(values) - 0.45, -0.55)
+    ax.tick_params(axis="y", length=0)
+    ax.set_xlabel(xlabel)
+    ax.set_xlim(0, left.max() * (1.0 if number_format is None else 1.25))
+    ax.xaxis.set_major_locator(MaxNLocator(4))
+    _legend_below(fig, ax)
+    return fig
+
+
+@style()
+def plot_reliability(
+    confidence: Any,
+    correct: Any,
+    *,
+    bins: int = 10,
+    title: str | None = None,
+    figsize: tuple[float, float] | None = None,
+) -> Figure:
+    """How often a model is right against how sure it is, and how many answers are how sure.
+
+    A bar is a range of confidence; its height is the share of right answers among those in it.
+    A model whose bars end on the diagonal is right as often as it says.
+
+    Args:
+        confidence: (M,), the probability of each answer, in [0, 1].
+        correct: (M,), whether it was right.
+    """
+    sure = _array(confidence, "confidence", 1).astype(float)
+    right = _array(correct, "correct", 1).astype(float)
+    if len(sure) == 0 or len(sure) != len(right):
+        raise ValueError(
+            f"confidence and correct must be equally long, but have {len(sure)} and {len(right)}."
+        )
+    if sure.min() < 0 or sure.max() > 1 + 1e-6:
+        raise ValueError("confidence must hold probabilities from 0 to 1.")
+    if bins < 2:
+        raise ValueError(f"bins is {bins}, but must be at least 2.")
+    which = np.minimum((sure * bins).astype(int), bins - 1)
+    counts = np.bincount(which, minlength=bins)
+    hits = np.bincount(which, weights=right, minlength=bins)
+    shares = np.divide(hits, counts, out=np.full(bins, math.nan), where=counts > 0)
+    middles = 100 * (np.arange(bins) + 0.5) / bins
+    fig = _figure(title, figsize, (WIDTH, 4.4))
+    upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    options: dict[str, Any] = {
+        "width": 92 / bins,
+        "color": tint(PALETTE["blue"], 0.55),
+        "edgecolor": PALETTE["blue"],
+    }
+    upper.bar(middles, 100 * shares, **options)
+    upper.plot([0, 100], [0, 100], color="black", linestyle="--", linewidth=1.4)
+    upper.text(43, 57, "as sure as right", ha="right", path_effects=halo())
+    upper.set_ylabel("right (%)")
+    upper.set_ylim(0, 100)
+    lower.bar(middles, 100 * counts / len(sure), **options)
+    lower.set_ylabel("answers (%)")
+    lower.set_xlabel("confidence (%)")
+    lower.set_xlim(0, 100)
+    lower.yaxis.set_major_locator(MaxNLocator(3))
+    for ax in (upper, lower):
+        ax.grid(axis="y")
+        ax.set_axisbelow(True)
+    fig.align_ylabels()
+    return fig
+
+
+@style()
 def plot_heatmap(
     matrix: Any,
     *,
@@ -788,6 +1067,7 @@ def plot_heatmap(
     vmin: float | None = None,
     vmax: float | None = None,
     columns: int | None = None,
+    tall: bool = False,
     title: str | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
@@ -796,6 +1076,7 @@ def plot_heatmap(
     Args:
         matrix: (rows, columns), as attention weights (N, N): row the query, column the key;
             or (m, rows, columns), as those of m heads.
+        tall: cells as high as a line of text, however narrow they are: for many rows with names.
         titles: m texts above the matrices.
         annotate: write the numbers into the cells; without it, where they fit.
         diverging: colours for values on both sides of zero.
@@ -827,7 +1108,8 @@ def plot_heatmap(
     panel = (WIDTH - 0.6 * across) / across
     ratio = min(max(rows / cols, 0.25), 1.6)
     extra = (0.25 if titles else 0) + (0.25 if column_labels is None else 0.3)
-    fig = _figure(title, figsize, (WIDTH, down * (panel * ratio + extra) + 0.75))
+    body = 0.2 * rows if tall else panel * ratio
+    fig = _figure(title, figsize, (WIDTH, down * (body + extra) + 0.75))
     axes = fig.subplots(down, across, squeeze=False)
     if annotate is None:
         widest = max(len(number_format.format(value)) for value in (low, high, high / 3))
@@ -842,7 +1124,7 @@ def plot_heatmap(
             cmap=DIVERGING if diverging else SEQUENTIAL,
             vmin=low,
             vmax=high,
-            aspect="equal" if 0.25 <= rows / cols <= 1.6 else "auto",
+            aspect="equal" if 0.25 <= rows / cols <= 1.6 and not tall else "auto",
         )
         if annotate:
             _write_cells(ax, stack[i], low, high, diverging, number_format)

@@ -31,6 +31,7 @@ __all__ = [
     "REPOSITORY",
     "AblationRecord",
     "RunRecord",
+    "find_record",
     "index_runs",
     "list_runs",
     "load_record",
@@ -440,6 +441,11 @@ def list_runs() -> list[str]:
 def load_record(name: str) -> dict[str, Any]:
     """The record of a run that the book shows, by its folder's name in runs/; see `run_file`."""
     return _read_record(run_file(name)).to_dict()
+
+
+def find_record(name: str) -> dict[str, Any] | None:
+    """The record of a run, or None where that run has not been made yet."""
+    return load_record(name) if name in list_runs() else None
 
 
 def load_run_weights(name: str) -> LoadedModel:
