@@ -194,13 +194,22 @@ _STEM: dict[str, Any] = {"patch_embed": "conv_stem"}
 
 
 LADDER_RUNGS = ("plain", "schedule", "augment", "mix", "pool", "stem", "ema", "muon", "longer")
+LONG_RUNGS = ("augment", "mix")
+"""The rungs that pay in long training only: a short ladder measures them and goes on without."""
 
 
 def _cifar100_ladder(
-    prefix: str, size: Mapping[str, Any], epochs: int, longer: int, lr: float, **train: Any
+    prefix: str,
+    size: Mapping[str, Any],
+    epochs: int,
+    longer: int,
+    lr: float,
+    short: bool = False,
+    **train: Any,
 ) -> tuple[Recipe, ...]:
     """Nine recipes, each the one before with one thing changed, from the one that most tutorials
-    print (Dosovitskiy et al.'s model, Adam, no augmentation) to that of the best small models."""
+    print (Dosovitskiy et al.'s model, Adam, no augmentation) to that of the best small models.
+    short: the rung after LONG_RUNGS builds on the one before them."""
     plain: dict[str, Any] = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
     plain |= {"warmup_epochs": 0.0, "schedule": "constant", "clip_norm": None}
     rungs = [
@@ -217,6 +226,8 @@ def _cifar100_ladder(
         name: str, note: str, model: Mapping[str, Any], train: Mapping[str, Any], **rest: Any
     ) -> None:
         last = rungs[-1]
+        if short and name not in LONG_RUNGS:
+            last = [rung for rung in rungs if not rung.name.endswith(LONG_RUNGS)][-1]
         rungs.append(
             dataclasses.replace(
                 last,
@@ -234,7 +245,8 @@ def _cifar100_ladder(
     add("schedule", "AdamW with warmup, cosine and clipping", {}, schedule | {"clip_norm": 1.0})
     add("augment", "and flips and padded crops", {}, {}, augment="cifar", augment_options=_CROPS)
     add("mix", "and mixup and CutMix, which pay in long training", {}, {}, mix="mixup_cutmix")
-    add("pool", "and the mean of the tokens for a class token", _MEAN_POOL, {})
+    mean = "the mean of the tokens for a class token"
+    add("pool", f"in place of these two, {mean}" if short else f"and {mean}", _MEAN_POOL, {})
     add("stem", "and a convolutional stem for linear patches", _STEM, {})
     add("ema", "and a moving average of the weights", {}, {"ema": 0.998})
     add("muon", "and Muon for the matrices of the blocks", {}, {"optimizer": "muon", "lr": 2e-3})
@@ -288,7 +300,7 @@ _CIFAR100_GPU = Recipe(
 )
 
 _CIFAR100 = (
-    *_cifar100_ladder("cifar100", _SMALL, 4, 8, lr=3e-3),
+    *_cifar100_ladder("cifar100", _SMALL, 4, 8, lr=3e-3, short=True),
     _CIFAR100_CPU,
     _CIFAR100_GPU,
     dataclasses.replace(
@@ -313,8 +325,9 @@ RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_MNIST, *_CIFA
 """All recipes by name."""
 
 CIFAR100_LADDER = tuple(f"cifar100-{rung}" for rung in LADDER_RUNGS)
-"""Names of the recipes that chapter 7 climbs: each is the one before it with one change.
-The same rungs at the size of a GPU are named cifar100-gpu-RUNG."""
+"""Names of the recipes that chapter 7 climbs: each is the one before it with one change, but the
+one after LONG_RUNGS builds on the one before them. The same rungs at the size of a GPU, all of them
+carried on, are named cifar100-gpu-RUNG."""
 
 
 def get_recipe(dataset: str, name: str | None = None) -> Recipe:
