@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A ResNet trained as the Vision Transformers of chapter 7 are: the peer beside their ladder.
 
-python -m benchmarks.resnet trains timm's ResNet (He et al., 2016) with one block a stage, a quarter
-of the usual width and a 3x3 first convolution, as images of 32 pixels want it, by the ladder's
-schedule and augmentation, and writes a record like every other run.
+python -m benchmarks.resnet trains timm's ResNet (He et al., 2016) with one block a stage and a
+quarter of the usual width. Its stem has three 3x3 convolutions that halve nothing, as images of 32
+pixels want it. It learns by the ladder's schedule and augmentation, and writes a record like every
+other run.
 """
 
 from __future__ import annotations
@@ -30,10 +31,9 @@ NAME = "cifar100-resnet"
 CHANNELS = (16, 32, 64, 128)
 
 # The schedule and the augmentation that the ladder has, at a rate that suits convolutions; mixing,
-# Muon and the rest are the transformer's rungs. An epoch takes it about twice as long as the ViT
-# with its stem, so half of the epochs are the same time.
+# Muon and the rest are the transformer's rungs.
 RECIPE = dataclasses.replace(
-    RECIPES["cifar100-augment"].with_train(epochs=2, lr=2e-3, warmup_epochs=0.25),
+    RECIPES["cifar100-augment"].with_train(lr=2e-3),
     name=NAME,
     note="a ResNet at the budget of a rung",
 )
@@ -46,13 +46,17 @@ def build(config: ViTConfig) -> nn.Module:
 
     block: Any = BasicBlock
     model: Any = ResNet(
-        block, (1,) * len(CHANNELS), num_classes=config.num_classes, channels=CHANNELS,
+        block,
+        (1,) * len(CHANNELS),
+        num_classes=config.num_classes,
         in_chans=config.in_channels,
-    )  # fmt: skip
-    first = model.conv1
-    model.conv1 = nn.Conv2d(config.in_channels, first.out_channels, 3, padding=1, bias=False)
+        channels=CHANNELS,
+        stem_type="deep",
+        stem_width=CHANNELS[0] // 2,
+    )
+    model.conv1[0].stride = (1, 1)
     model.maxpool = nn.Identity()
-    return model
+    return model.to(memory_format=torch.channels_last)  # twice as fast on a processor
 
 
 def run(
