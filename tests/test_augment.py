@@ -198,6 +198,15 @@ def test_crop_equals_torchvision(size, fill):
     assert torch.equal(cut[1], images[1])
 
 
+def test_crop_of_any_layout_and_of_nothing():
+    images = photos(size=(32, 32))
+    place = torch.tensor([0, 4, 8, 4, 3, 7])
+    expected = ours.crop(images, place, place.flip(0), padding=4)
+    other = images.to(memory_format=torch.channels_last)
+    assert torch.equal(ours.crop(other, place, place.flip(0), padding=4), expected)
+    assert ours.crop(images[:0], place[:0], place[:0], padding=4).shape == (0, *images.shape[1:])
+
+
 @pytest.mark.parametrize("size", SIZES)
 def test_resized_crop_equals_torchvision(size):
     images = photos(size=size)
