@@ -9,7 +9,6 @@ that it goes on where it was stopped.
 from __future__ import annotations
 
 import argparse
-import datetime
 import multiprocessing
 import os
 import sys
@@ -318,7 +317,7 @@ def run(
             rows[key].append(result[key])
         if commit not in record["commits"]:
             record["commits"].append(commit)
-        record["date"] = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+        record["date"] = records.now()
         record["wall_seconds"] = round(record["wall_seconds"] + result["seconds"], 2)
         record["complete"] = all(v["seeds"] == record["seeds"] for v in record["variants"].values())
         records.AblationRecord.from_dict(record).write(path)

@@ -1,21 +1,24 @@
 # SPDX-License-Identifier: MIT
-"""The benchmarks behind chapter 4 (04_blocks.ipynb) run in seconds, resume, and write records."""
+"""The benchmarks behind chapters 4 (04_blocks.ipynb), 6 and 7 run in seconds and write records."""
 
 # wrong types are given on purpose
 # mypy: ignore-errors
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 import torch
 
-from benchmarks import ablations
-from vitcore import ViT, records
+from benchmarks import ablations, training
+from tools import runs_index
+from vitcore import ViT, augment, records
 from vitcore.checks import BUGS, check_block, check_shapes
 from vitcore.data import ImageDataset
-from vitcore.recipes import Recipe
+from vitcore.recipes import RECIPES, Recipe
+from vitcore.training import TrainConfig, fit
 
 ROOT = Path(__file__).parent.parent
 TINY = ablations.replace(ablations.RECIPE.quick(), images=(60, 20, 40)).with_train(epochs=1)
@@ -179,7 +182,7 @@ def test_the_command_runs_and_resumes(tmp_path, no_data, capsys):
     assert "name one with --out" in capsys.readouterr().err
 
 
-# --- the record -------------------------------------------------------------------------------
+# --- the record of ablations ------------------------------------------------------------------
 
 
 def test_records_of_both_kinds_are_read_and_indexed(finished, tmp_path, monkeypatch):
@@ -232,3 +235,226 @@ def test_the_published_record_is_whole_and_real():
     # Settings that came later have their defaults.
     assert Recipe.from_dict(record["recipe"]).to_dict() == ablations.RECIPE.to_dict()
     assert not any(commit.endswith("-dirty") for commit in record["commits"])
+
+
+# --- the speed of the loop --------------------------------------------------------------------
+
+
+def tiny_case(name: str) -> training.Case:
+    recipe = next(case.recipe for case in training.CASES if case.recipe.dataset == name)
+    model = dataclasses.replace(recipe.model, dim=8, depth=1, heads=2)
+    return training.Case(dataclasses.replace(recipe, model=model).with_train(batch_size=8), 2, 3)
+
+
+@pytest.fixture(scope="module")
+def measured(small_mnist, small_cifar100):
+    """A record of both models, small ones, and what was said on the way."""
+    said: list[str] = []
+    record = training.run(
+        {"mnist": small_mnist, "cifar100": small_cifar100},
+        cases=[tiny_case("mnist"), tiny_case("cifar100")],
+        rounds=3,
+        device="cpu",
+        complete=False,
+        say=said.append,
+    )
+    return record, said
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_pure_compute_makes_the_steps_of_the_loop(optimizer):
+    """The same weights come out, and so do their averages."""
+    config = TrainConfig(
+        epochs=1, optimizer=optimizer, lr=1e-2, schedule="constant", warmup_epochs=0,
+        label_smoothing=0.1, clip_norm=0.5, ema=0.9,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    batches = [(torch.randn(8, 3, 32, 32), torch.randint(100, (8,))) for _ in range(4)]
+    looped = ViT(tiny_case("cifar100").recipe.model)
+    computed = ViT(looped.config)
+    computed.load_state_dict(looped.state_dict())
+    weights = []
+
+    def keep(_, model):
+        weights.extend(parameter.clone() for parameter in model.parameters())
+
+    fit(looped, batches, None, config, device="cpu", progress=False, on_epoch=keep)
+    compute = training.PureCompute(computed, config, torch.device("cpu"))
+    for images, labels in batches:
+        compute.step(images, labels)
+    assert all(map(torch.equal, weights, computed.parameters()))
+    # What fit leaves in the model is the average.
+    assert all(map(torch.equal, looped.parameters(), compute.average.model.parameters()))
+    assert not torch.equal(weights[0], next(looped.parameters()))
+
+
+def test_the_measured_models_are_those_of_the_recipes():
+    for case in training.CASES:
+        recipe = RECIPES[case.recipe.name]
+        assert case.recipe.model == recipe.model
+        assert case.recipe.train == recipe.train
+        assert case.recipe.augment_options == recipe.augment_options
+    assert training.CASES[1].recipe.model.patch_embed == "conv_stem"
+
+
+def usual(recipe: Recipe, split, dataset: ImageDataset) -> training.PilImages:
+    size = split.images.shape[-2:]
+    return training.PilImages(
+        split, lambda: training.usual_transform(recipe, size, dataset.mean, dataset.std)
+    )
+
+
+def still(recipe: Recipe) -> Recipe:
+    """The recipe with all amounts of its augmentation set to nothing."""
+    return dataclasses.replace(
+        recipe,
+        augment_options={key: type(value)(0) for key, value in recipe.augment_options.items()},
+    )
+
+
+def test_the_usual_path_gives_what_the_batches_give(small_mnist, small_cifar100):
+    for dataset, name in ((small_mnist, "mnist"), (small_cifar100, "cifar100")):
+        images = usual(still(tiny_case(name).recipe), dataset.train, dataset)
+        expected = dataset.normalise(dataset.train.images[:5])
+        assert len(images) == len(dataset.train.labels)
+        for index in range(5):
+            image, label = images[index]
+            torch.testing.assert_close(image, expected[index])
+            assert label == dataset.train.labels[index]
+
+
+def test_the_usual_path_has_the_same_operations(small_mnist, small_cifar100):
+    moved = usual(tiny_case("mnist").recipe, small_mnist.train, small_mnist).transform.transforms[0]
+    assert moved.degrees == [-10, 10]
+    assert [28 * share for share in moved.translate] == pytest.approx([2, 2])
+    assert moved.scale == pytest.approx((0.9, 1.1))
+    # A photograph that was cropped and flipped is one of the 162 that ours can be.
+    photo = small_cifar100.train.images[:1]
+    images = usual(tiny_case("cifar100").recipe, small_cifar100.train, small_cifar100)
+    place = torch.arange(81)
+    cuts = augment.crop(photo.expand(81, -1, -1, -1) / 255, place // 9, place % 9, padding=4)
+    known = small_cifar100.normalise(torch.cat([cuts, cuts.flip(-1)]))
+    torch.manual_seed(0)
+    found = set()
+    for _ in range(40):
+        apart = (known - images[0][0]).abs().amax(dim=(1, 2, 3))
+        assert apart.min() < 1e-5
+        found.add(int(apart.argmin()))
+    assert len(found) > 20
+    assert min(found) < 81 <= max(found)
+
+
+def test_what_the_usual_path_cannot_do_is_not_measured():
+    recipe = RECIPES["cifar100-gpu"]
+    with pytest.raises(ValueError, match="not translated"):
+        training.usual_transform(recipe, (32, 32), (0.5,) * 3, (0.5,) * 3)
+
+
+def test_the_loop_and_the_data_are_measured_in_turns(measured, tmp_path, monkeypatch):
+    record, said = measured
+    names = ["mnist-loop", "mnist-data", "cifar100-loop", "cifar100-data"]
+    assert list(record.measurements) == names
+    assert len(said) == 4
+    for name, rows in record.measurements.items():
+        assert rows["images"] == 8 * (2 if name.endswith("loop") else 3)
+        assert len(rows["measured_seconds"]) == len(rows["against_seconds"]) == 3
+        assert rows["lowest"] <= rows["ratio"] <= rows["highest"]
+        assert rows["goal"] == (0.95 if name.endswith("loop") else 5)
+    assert record.datasets["mnist"]["split"] == "stand-in"
+    assert {"torch", "torchvision", "pillow"} < set(record.versions)
+    assert record.precision == "fp32"
+    # Found by its name like every other record, and no row of the table of results.
+    record.write(tmp_path / "runs" / "training-speed" / "record.json")
+    monkeypatch.setenv("VITCORE_RUNS", str(tmp_path / "runs"))
+    assert "training-speed" in records.list_runs()
+    assert records.load_record("training-speed") == record.to_dict()
+    index = records.index_runs(tmp_path / "runs", tmp_path / "index.json")
+    assert set(index["training-speed"]) == {"record.json"}
+    assert runs_index.results_table(tmp_path) == runs_index.NONE_YET
+
+
+def test_the_table_claims_ratios_alone_on_a_cpu(measured):
+    record, _ = measured
+    lines = training.table(record).splitlines()
+    assert len(lines) == 6
+    assert "mnist (stand-in): training on images, against the same steps" in lines[1]
+    assert f"{record.measurements['mnist-data']['ratio']:.3f}" in lines[2]
+    assert "images/s" not in lines[0]
+    assert "only the ratios" in lines[5]
+    rows = {**record.measurements["mnist-data"], "ratio": 4.0, "goal": 5}
+    assert "5, missed" in training.table(dataclasses.replace(record, measurements={"x": rows}))
+    gpu = dataclasses.replace(record, hardware={"device": "cuda"})
+    lines = training.table(gpu).splitlines()
+    assert len(lines) == 5
+    assert "images/s" in lines[0]
+
+
+def test_rounds_are_compared_one_by_one():
+    # Twice as slow a machine in the second round changes nothing.
+    found = records.compare_rounds([1.0, 2.0, 1.0], [3.0, 6.0, 4.0])
+    assert found == {"ratio": 3.0, "lowest": 3.0, "highest": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: r.update(kind="other"), 'kind is "speed"'),
+        (lambda r: r.pop("rounds"), "lacks rounds"),
+        (lambda r: r.update(complete=1), "complete .* type bool"),
+        (lambda r: r.update(measurements={}), "no measurement"),
+        (lambda r: r["datasets"]["mnist"].update(split="some"), "known split"),
+        (
+            lambda r: r["measurements"]["mnist-loop"].pop("against"),
+            "mnist-loop in .* lacks against",
+        ),
+        (lambda r: r["measurements"]["mnist-loop"].update(dataset="svhn"), "not listed: svhn"),
+        (lambda r: r["measurements"]["mnist-loop"]["measured_seconds"].pop(), "needs 3 times"),
+        (lambda r: r["measurements"]["mnist-loop"].update(against_seconds=[1, 0, 1]), "above zero"),
+        (lambda r: r["measurements"]["mnist-loop"].update(ratio=2.5), "as its times give"),
+    ],
+)
+def test_a_record_of_speed_that_does_not_fit_together_is_refused(measured, change, words):
+    record = json.loads(json.dumps(measured[0].to_dict()))
+    records.SpeedRecord.from_dict(record)
+    change(record)
+    with pytest.raises(ValueError, match=words):
+        records.SpeedRecord.from_dict(record)
+
+
+def test_the_command_measures_and_writes(tmp_path, no_data, capsys, monkeypatch):
+    monkeypatch.setattr(training, "CASES", (tiny_case("mnist"),))
+    words = ["--quick", "--stand-in", "--rounds", "1", "--device", "cpu", "--out", str(tmp_path)]
+    training.main(words)
+    record = records.SpeedRecord.read(tmp_path / "record.json")
+    assert record.command == (
+        "python -m benchmarks.training --quick --stand-in --rounds 1 --device cpu --out OUT"
+    )
+    assert not record.complete
+    assert record.measurements["mnist-data"]["images"] == 16
+    assert "mnist (stand-in): batches on the device" in capsys.readouterr().out
+    for wrong, message in (
+        (["--quick"], "name one with --out"),
+        (["--rounds", "-1"], "above zero"),
+    ):
+        with pytest.raises(SystemExit):
+            training.main(wrong)
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="fp16 needs CUDA"):
+        training.main([*words, "--precision", "fp16"])
+
+
+def test_the_published_record_of_speed_is_whole_and_meets_its_goals():
+    if "training-speed" not in records.list_runs():
+        pytest.skip("python -m benchmarks.training has not been run yet")
+    record = records.load_record("training-speed")
+    assert record["complete"]
+    assert record["rounds"] >= training.ROUNDS
+    assert not record["commit"].endswith("-dirty")
+    assert "/" not in record["command"]
+    assert {data["split"] for data in record["datasets"].values()} <= {"official", "re-split"}
+    names = [
+        f"{case.recipe.dataset}-{what}" for case in training.CASES for what in training.MEASURES
+    ]
+    assert list(record["measurements"]) == names
+    for rows in record["measurements"].values():
+        assert rows["ratio"] >= rows["goal"]

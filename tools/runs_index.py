@@ -64,6 +64,8 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
     groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
     for path in record_paths(root):
         record = json.loads(path.read_text(encoding="utf-8"))
+        if "kind" in record:  # not one training run
+            continue
         name = record["recipe"].get("name")
         # Runs made for a comparison inside a chapter have no recipe of this name, or shortened it.
         if name in RECIPES and record["recipe"]["train"]["epochs"] == RECIPES[name].train.epochs:

@@ -8,19 +8,21 @@ import datetime
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 
-from .data import cache_dir
+from .data import SPLITS, cache_dir
 from .training import LoadedModel, distributed_rank, load_weights, replace_file
 
 if TYPE_CHECKING:
@@ -46,7 +48,8 @@ BRANCH = "main"
 
 RECORD = "record.json"
 WEIGHTS = "model.safetensors"
-ABLATIONS = "ablations"  # the "kind" of a record of many short runs; one training run has none
+# The "kind" of a record of many short runs, and of one of measured times; a training run has none.
+ABLATIONS, SPEED = "ablations", "speed"
 FILES = (RECORD, WEIGHTS)
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -56,9 +59,70 @@ _TIMEOUT = 30.0
 
 # --- what a record holds ---------------------------------------------------------------------
 
+_Kind = TypeVar("_Kind", bound="_Record")
+
 
 @dataclass
-class RunRecord:
+class _Record:
+    """What every record.json has in common: it is checked whenever it is read or written.
+
+    more: whatever stands at the top level beside the fields.
+    """
+
+    KIND: ClassVar[str | None] = None
+
+    more: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        values = dataclasses.asdict(self)
+        more = values.pop("more")
+        return {**values, **more}
+
+    @classmethod
+    def from_dict(cls: type[_Kind], values: Mapping[str, Any], name: str = "the record") -> _Kind:
+        """Checks what is there; ValueError names what is missing or does not fit together."""
+        if not isinstance(values, Mapping):
+            raise ValueError(f"{name} must be a JSON object, not {type(values).__name__}.")
+        if cls.KIND is not None and values.get("kind") != cls.KIND:
+            raise ValueError(f'{name} must be a record whose kind is "{cls.KIND}".')
+        known = [f.name for f in dataclasses.fields(cls) if f.name != "more"]
+        missing = [key for key in known if key not in values]
+        if missing:
+            raise ValueError(f"{name} lacks {', '.join(missing)}.")
+        more = {key: value for key, value in values.items() if key not in known}
+        record = cls(**{key: values[key] for key in known}, more=more)
+        record._check(name)
+        return record
+
+    def _check(self, name: str) -> None:
+        kinds: dict[str, type | tuple[type, ...]] = {
+            "str": str,
+            "int": int,
+            "float": (int, float),
+            "bool": bool,
+            "dict": dict,
+            "list": list,
+        }
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            kind = str(f.type).split("[")[0]
+            if not isinstance(value, kinds[kind]) or isinstance(value, bool) != (kind == "bool"):
+                raise ValueError(f"{f.name} in {name} must be of type {kind}, not {value!r}.")
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write record.json, replaced at once; numbers of one row on one line."""
+        self._check(str(path))
+        with replace_file(path) as temporary:
+            temporary.write_text(_dump(self.to_dict()), encoding="utf-8")
+
+    @classmethod
+    def read(cls: type[_Kind], path: str | os.PathLike[str]) -> _Kind:
+        """FileNotFoundError where there is none, ValueError where it is not such a record."""
+        return cls.from_dict(_read_json(Path(path)), str(path))
+
+
+@dataclass
+class RunRecord(_Record):
     """One training run, as record.json holds it.
 
     command: what was typed, paths left out. commit: of the code, "-dirty" behind it where the
@@ -93,40 +157,9 @@ class RunRecord:
     test_loss: float
     test_images: int
     confusion: list[list[int]]
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self)
-        more = values.pop("more")
-        return {**values, **more}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], name: str = "the record") -> RunRecord:
-        """Checks what is there; ValueError names what is missing or out of range."""
-        if not isinstance(values, Mapping):
-            raise ValueError(f"{name} must be a JSON object, not {type(values).__name__}.")
-        known = {f.name: f for f in dataclasses.fields(cls) if f.name != "more"}
-        missing = [key for key in known if key not in values]
-        if missing:
-            raise ValueError(f"{name} lacks {', '.join(missing)}.")
-        more = {key: value for key, value in values.items() if key not in known}
-        record = cls(**{key: values[key] for key in known}, more=more)
-        record._check(name)
-        return record
 
     def _check(self, name: str) -> None:
-        kinds: dict[str, type | tuple[type, ...]] = {
-            "str": str,
-            "int": int,
-            "float": (int, float),
-            "dict": dict,
-            "list": list,
-        }
-        for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
-            kind = str(f.type).split("[")[0]
-            if not isinstance(value, kinds[kind]) or isinstance(value, bool):
-                raise ValueError(f"{f.name} in {name} must be of type {kind}, not {value!r}.")
+        super()._check(name)
         for key in ("val_accuracy", "test_accuracy"):
             if not 0 <= getattr(self, key) <= 1:
                 raise ValueError(
@@ -134,17 +167,6 @@ class RunRecord:
                 )
         if not self.epochs:
             raise ValueError(f"{name} holds no epoch.")
-
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write record.json, replaced at once; numbers of one row on one line."""
-        self._check(str(path))
-        with replace_file(path) as temporary:
-            temporary.write_text(_dump(self.to_dict()), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> RunRecord:
-        """FileNotFoundError where there is none, ValueError where it is not a record."""
-        return cls.from_dict(_read_json(Path(path)), str(path))
 
     @classmethod
     def from_run(
@@ -156,7 +178,7 @@ class RunRecord:
         return cls(
             command=command,
             commit=commit() if code is None else code,
-            date=datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            date=now(),
             seed=run.recipe.train.seed,
             dataset=dataset.name,
             source=str(dataset.source),
@@ -180,13 +202,15 @@ class RunRecord:
 
 
 @dataclass
-class AblationRecord:
+class AblationRecord(_Record):
     """Many short runs of one recipe, each with one thing changed: benchmarks/ablations.py.
 
     commits: of all the code that contributed. seeds: those declared beforehand; complete says
     whether every variant has them all. variants: by name, with a label, the seeds done and, in
     their order, test_accuracy and train_loss of each. The rest as in `RunRecord`.
     """
+
+    KIND = ABLATIONS
 
     kind: str
     command: str
@@ -204,28 +228,9 @@ class AblationRecord:
     wall_seconds: float
     complete: bool
     variants: dict[str, dict[str, Any]]
-    more: dict[str, Any] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        values = dataclasses.asdict(self)
-        more = values.pop("more")
-        return {**values, **more}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any], name: str = "the record") -> AblationRecord:
-        """Checks what is there; ValueError names what is missing or does not fit together."""
-        if not isinstance(values, Mapping) or values.get("kind") != ABLATIONS:
-            raise ValueError(f'{name} must be a JSON object whose kind is "{ABLATIONS}".')
-        known = [f.name for f in dataclasses.fields(cls) if f.name != "more"]
-        missing = [key for key in known if key not in values]
-        if missing:
-            raise ValueError(f"{name} lacks {', '.join(missing)}.")
-        more = {key: value for key, value in values.items() if key not in known}
-        record = cls(**{key: values[key] for key in known}, more=more)
-        record._check(name)
-        return record
 
     def _check(self, name: str) -> None:
+        super()._check(name)
         if "correct" not in self.variants:
             raise ValueError(f'{name} has no variant "correct" to compare with.')
         for variant, rows in self.variants.items():
@@ -243,16 +248,64 @@ class AblationRecord:
             if not all(0 <= value <= 1 for value in rows["test_accuracy"]):
                 raise ValueError(f"test_accuracy of {where} must lie between 0 and 1.")
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write record.json, replaced at once."""
-        self._check(str(path))
-        with replace_file(path) as temporary:
-            temporary.write_text(_dump(self.to_dict()), encoding="utf-8")
 
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> AblationRecord:
-        """FileNotFoundError where there is none, ValueError where it is not such a record."""
-        return cls.from_dict(_read_json(Path(path)), str(path))
+def compare_rounds(measured: Sequence[float], against: Sequence[float]) -> dict[str, float]:
+    """How many times as fast as the other the measured one is, from seconds taken in turns.
+
+    ratio: the median over the rounds of against / measured, which forgives what slows a machine
+    down for a round or two. lowest, highest: those of single rounds.
+    """
+    ratios = [b / a for a, b in zip(measured, against, strict=True)]
+    found = {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+@dataclass
+class SpeedRecord(_Record):
+    """Times of one thing against another, taken in turns on one machine: benchmarks/training.py.
+
+    datasets: by name, with source and split. rounds: how often each was timed, after one round
+    that does not count. measurements: by name, with a label, the dataset, what was measured and
+    against what, images a round, measured_seconds and against_seconds of every round, what
+    `compare_rounds` makes of them, and the goal of the ratio. complete: as declared, not
+    shortened. The rest as in `RunRecord`.
+    """
+
+    KIND = SPEED
+
+    kind: str
+    command: str
+    commit: str
+    date: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    precision: str
+    datasets: dict[str, dict[str, str]]
+    rounds: int
+    wall_seconds: float
+    complete: bool
+    measurements: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        for dataset, rows in self.datasets.items():
+            if "source" not in rows or rows.get("split") not in SPLITS:
+                raise ValueError(f"{dataset} in {name} needs a source and a known split: {rows}.")
+        if not self.measurements:
+            raise ValueError(f"{name} holds no measurement.")
+        for measurement, rows in self.measurements.items():
+            where = f"{measurement} in {name}"
+            for key in ("label", "dataset", "measured", "against", "images", "goal"):
+                if key not in rows:
+                    raise ValueError(f"{where} lacks {key}.")
+            if rows["dataset"] not in self.datasets:
+                raise ValueError(f"{where} is of a data set that is not listed: {rows['dataset']}.")
+            both: list[Any] = [rows.get(key, ()) for key in ("measured_seconds", "against_seconds")]
+            if not all(len(s) == self.rounds and all(0 < t < math.inf for t in s) for s in both):
+                raise ValueError(f"{where} needs {self.rounds} times above zero of both.")
+            for key, value in compare_rounds(*both).items():
+                if rows.get(key) != value:
+                    raise ValueError(f"{key} of {where} must be {value}, as its times give.")
 
 
 def _read_json(path: Path) -> Any:
@@ -264,27 +317,35 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
 
 
-def _read_record(path: Path) -> RunRecord | AblationRecord:
-    """A record of either kind, checked."""
+def _read_record(path: Path) -> _Record:
+    """A record of any kind, checked."""
     values = _read_json(path)
-    ablations = isinstance(values, Mapping) and values.get("kind") == ABLATIONS
-    return (AblationRecord if ablations else RunRecord).from_dict(values, str(path))
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    for record in (AblationRecord, SpeedRecord):
+        if kind == record.KIND:
+            return record.from_dict(values, str(path))
+    return RunRecord.from_dict(values, str(path))
 
 
 def _dump(values: Mapping[str, Any]) -> str:
-    """JSON that a person can read: a line for each epoch, variant, row of the confusion matrix."""
+    """JSON that a person can read: a line for each epoch, variant, measurement, row of a matrix."""
     lines = []
     for key, value in values.items():
         if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
             rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
             text = f"[\n{rows}\n  ]"
-        elif key == "variants":
+        elif key in ("variants", "measurements"):
             rows = ",\n".join(f"    {json.dumps(n)}: {json.dumps(row)}" for n, row in value.items())
             text = f"{{\n{rows}\n  }}"
         else:
             text = json.dumps(value, indent=2).replace("\n", "\n  ")
         lines.append(f"  {json.dumps(key)}: {text}")
     return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def now() -> str:
+    """The date and time, as records hold it."""
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def commit() -> str:
