@@ -414,6 +414,9 @@ def test_a_ladder_shows_each_change_and_what_chance_could_make() -> None:
     assert {"higher", "lower", "change below 1: may be chance", "peer"} <= set(legend)
     colours = [p.get_edgecolor() for p in ax.patches]
     assert len(set(colours)) == 3
+    fig = plots.plot_ladder(steps, xlabel="%", builds_on={"hardly": "start", "down": "missing"})
+    bars = [(p.get_x(), p.get_width()) for p in drawing(fig).patches]
+    assert bars == [(40, 5), (45, -3), (40, 2.5)]
 
 
 def test_shares_stand_end_to_end() -> None:
@@ -543,6 +546,8 @@ BAD: list[tuple[str, Any, str]] = [
     ("no seed", lambda: plots.plot_bars({"a": []}, xlabel="x"), "no number"),
     ("highlight", lambda: plots.plot_bars({"a": 1}, xlabel="x", highlight="b"), "lacks"),
     ("no step", lambda: plots.plot_ladder({"a": None}, xlabel="x"), "no measured value"),
+    ("no base", lambda: plots.plot_ladder(
+        {"a": 1, "b": 2}, xlabel="x", builds_on={"a": "b"}), "no earlier step"),
     ("no share", lambda: plots.plot_shares({}, ["a"], xlabel="x"), "no bar"),
     ("parts", lambda: plots.plot_shares({"a": [1]}, ["a", "b"], xlabel="x"), "2 numbers"),
     ("below zero", lambda: plots.plot_shares({"a": [-1]}, ["a"], xlabel="x"), "at least 0"),

@@ -830,6 +830,7 @@ def plot_ladder(
     steps: Mapping[str, float | None],
     *,
     xlabel: str,
+    builds_on: Mapping[str, str] | None = None,
     noise: float = 0.0,
     reference: Mapping[str, float] | None = None,
     missing: str = "not yet run",
@@ -837,13 +838,14 @@ def plot_ladder(
     title: str | None = None,
     figsize: tuple[float, float] | None = None,
 ) -> Figure:
-    """What each step of a sequence adds: a bar from the value before it to its own.
+    """What each step of a sequence adds: a bar from the value that it builds on to its own.
 
     Beside each bar stand the value and the change. A step that was not measured has a row with
-    ``missing`` in it, and the next one is compared with the last that was.
+    ``missing`` in it, and what builds on it is compared with what it builds on itself.
 
     Args:
         steps: label -> the value reached with it, or None; in order, the first the start.
+        builds_on: label -> the earlier label that it builds on, where that is not the one before.
         noise: changes smaller than this are drawn pale, since chance could make them.
         reference: label -> x, drawn as dashed vertical lines.
         number_format: how the value is written.
@@ -851,60 +853,57 @@ def plot_ladder(
     known = [float(value) for value in steps.values() if value is not None]
     if not known:
         raise ValueError("steps holds no measured value, but at least one is needed.")
-    texts = [textwrap.fill(label, 17) for label in steps]
+    labels = list(steps)
+    below: list[int | None] = [None, *range(len(labels) - 1)]
+    for label, base in (builds_on or {}).items():
+        if label not in steps or base not in labels[: labels.index(label)]:
+            raise ValueError(f"builds_on says {label!r} builds on {base!r}, no earlier step.")
+        below[labels.index(label)] = labels.index(base)
+    texts = [textwrap.fill(label, 17) for label in labels]
     height = sum(0.3 + 0.17 * text.count("\n") + 0.1 for text in texts)
     fig = _figure(title, figsize, (WIDTH, height + 0.75))
     ax = fig.subplots()
     marks = [*known, *(reference or {}).values()]
     span = max(marks) - min(marks) or 1.0
-    last: tuple[int, float] | None = None
-    for row, value in enumerate(steps.values()):
+    for row, label in enumerate(labels):
+        base_row = below[row]
+        while base_row is not None and steps[labels[base_row]] is None:
+            base_row = below[base_row]
+        before = None if base_row is None else steps[labels[base_row]]
+        value = steps[label]
+        ends = [end for end in (value, before) if end is not None]
+        beside: dict[str, Any] = {
+            "xy": (max(ends, default=min(marks)), row),
+            "xytext": (7, 0),
+            "textcoords": "offset points",
+            "va": "center",
+        }
         if value is None:
-            # Where the value would stand if nothing changed.
-            ax.annotate(
-                missing,
-                (last[1] if last else min(marks), row),
-                xytext=(7, 0),
-                textcoords="offset points",
-                va="center",
-                color="#6E6E6E",
-            )
+            ax.annotate(missing, **beside, color="#6E6E6E")
             continue
         text = number_format.format(value)
-        before = last[1] if last else value
-        if last is None:
+        if base_row is None or before is None:
             ax.plot(value, row, marker="D", markersize=8, color=PALETTE["blue"])
         else:
             change = value - before
             text += f" ({change:+.1f})".replace("-", "−")
-            colour = PALETTE["blue"] if change >= 0 else PALETTE["vermillion"]
-            pale = abs(change) < noise
-            label = (
-                f"change below {noise:g}: may be chance"
-                if pale
-                else "higher"
-                if change >= 0
-                else "lower"
-            )
+            kind, colour = ("higher", "blue") if change >= 0 else ("lower", "vermillion")
+            face, edge = tint(PALETTE[colour], 0.6), PALETTE[colour]
+            if abs(change) < noise:
+                kind = f"change below {noise:g}: may be chance"
+                face, edge = tint("#777777", 0.35), "#777777"
+            drawn = ax.get_legend_handles_labels()[1]
             ax.barh(
                 row,
                 change,
                 left=before,
                 height=0.62,
-                color=tint("#777777" if pale else colour, 0.35 if pale else 0.6),
-                edgecolor="#777777" if pale else colour,
-                label="" if label in ax.get_legend_handles_labels()[1] else label,
+                color=face,
+                edgecolor=edge,
+                label="" if kind in drawn else kind,
             )
-            ax.vlines(before, last[0], row + 0.31, color="#777777", linewidth=1.0, zorder=0.5)
-        ax.annotate(
-            text,
-            (max(value, before), row),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            path_effects=halo(),
-        )
-        last = row, float(value)
+            ax.vlines(before, base_row, row + 0.31, color="#777777", linewidth=1.0, zorder=0.5)
+        ax.annotate(text, **beside, path_effects=halo())
     for i, (label, value) in enumerate((reference or {}).items()):
         ax.axvline(
             value,
