@@ -29,8 +29,8 @@ from vitcore.vit import ViTConfig
 NAME = "cifar100-resnet"
 CHANNELS = (16, 32, 64, 128)
 
-# The schedule that the ladder has, at a rate that suits convolutions, on the images as they are: in so
-# short a run augmentation costs accuracy. Muon and the rest are the transformer's rungs.
+# The schedule that the ladder has, at a rate that suits convolutions, on the images as they are: in
+# so short a run augmentation costs accuracy. Muon and the rest are the transformer's rungs.
 RECIPE = dataclasses.replace(
     RECIPES["cifar100-schedule"].with_train(lr=2e-3),
     name=NAME,
