@@ -325,7 +325,9 @@ def wrap_title(text: str | None, width: float) -> list[str]:
     """A title's lines in a figure ``width`` inches wide; none without a title."""
     # Bold DejaVu Sans of 11 points takes about 0.105 in for each letter.
     room = max(8, int(width / 0.105))
-    return [line for part in (text or "").split("\n") for line in textwrap.wrap(part, room)]
+    lines = (text or "").split("\n")
+    # "re-split" stays whole.
+    return [row for line in lines for row in textwrap.wrap(line, room, break_on_hyphens=False)]
 
 
 def _names(labels: Any, count: int, classes: Sequence[str] | None, name: str) -> list[str]:
