@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -97,7 +96,7 @@ class _Runner:
             try:
                 code = process.wait(None if left == float("inf") else left)
             except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGINT)  # what it has is in its checkpoint
+                process.terminate()  # what it has is in its checkpoint
                 code = process.wait()
         done = finished(job, self.out)
         with self.lock:

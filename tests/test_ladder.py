@@ -37,10 +37,7 @@ seen = json.loads(starts.read_text()) if starts.exists() else []
 starts.write_text(json.dumps([*seen, sys.argv[1:]]))
 if "slow" in sys.argv and not seen:
     import time
-    try:
-        time.sleep(60)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    time.sleep(60)
 if "broken" in sys.argv and "ema" in str(out):
     sys.exit("no room on the disk")
 (out / "record.json").write_text("{}")
