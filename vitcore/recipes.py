@@ -265,8 +265,11 @@ _CIFAR100_CPU = Recipe(
     model=dataclasses.replace(MODELS["vit_cifar"], dim=128, depth=6, heads=4, **_STEM),
     train=TrainConfig(
         epochs=24,
+        # After three epochs 64 images a step and this rate were 3 points ahead of 128, and 6 ahead
+        # of 128 with half the rate.
+        batch_size=64,
         optimizer="muon",
-        lr=2e-3,
+        lr=4e-3,
         weight_decay=0.05,
         warmup_epochs=1.0,
         label_smoothing=0.1,
@@ -274,8 +277,9 @@ _CIFAR100_CPU = Recipe(
     ),
     augment="cifar",
     augment_options=_CROPS,
-    # A quarter of the pixels cost a quarter of the time, and serve well enough to begin with.
-    sizes=((0.0, 20), (0.3, 24), (0.6, 32)),
+    # At 24 pixels an image is 36 tokens in place of 64 and costs half the time, which serves well
+    # enough to begin with.
+    sizes=((0.0, 24), (0.7, 32)),
     note="for 75 minutes on two cores",
 )
 
