@@ -264,22 +264,23 @@ _CIFAR100_CPU = Recipe(
     dataset="cifar100",
     model=dataclasses.replace(MODELS["vit_cifar"], dim=128, depth=6, heads=4, **_STEM),
     train=TrainConfig(
-        epochs=24,
-        # After three epochs 64 images a step and this rate were 3 points ahead of 128, and 6 ahead
-        # of 128 with half the rate.
+        epochs=23,
         batch_size=64,
         optimizer="muon",
         lr=4e-3,
-        weight_decay=0.05,
+        weight_decay=0.1,
         warmup_epochs=1.0,
         label_smoothing=0.1,
         ema=0.998,
     ),
     augment="cifar",
     augment_options=_CROPS,
+    # Without it this model learns its images by heart within fifteen epochs.
+    mix="mixup_cutmix",
+    mix_options={"probability": 0.5, "cutmix_share": 1.0},
     # At 24 pixels an image is 36 tokens in place of 64 and costs half the time, which serves well
     # enough to begin with.
-    sizes=((0.0, 24), (0.7, 32)),
+    sizes=((0.0, 24), (0.67, 32)),
     note="for 75 minutes on two cores",
 )
 
