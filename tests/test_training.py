@@ -112,7 +112,7 @@ def run_content(out):
     with safe_open(Path(out) / CHECKPOINT, "pt") as file:
         content = json.loads(file.metadata()["content"])
     for row in content["history"]:
-        del row["seconds"], row["train_seconds"]
+        del row["seconds"], row["train_seconds"], row["cpu_seconds"]
     return load_file(Path(out) / CHECKPOINT), content
 
 

@@ -175,7 +175,8 @@ class TrainConfig:
 
 class History(list[dict[str, Any]]):
     """One row per epoch: epoch (from 1), train_loss, train_accuracy, val_loss, val_accuracy
-    (None without validation), lr of the last step, train_seconds, and seconds with validation."""
+    (None without validation), lr of the last step, train_seconds, seconds with validation, and
+    cpu_seconds, the processor time of this process for both."""
 
     @property
     def best(self) -> dict[str, Any]:
@@ -1021,6 +1022,7 @@ def fit(
     try:
         for epoch in range(first, config.epochs):
             started = time.perf_counter()
+            processor = time.process_time()
             # A DataLoader over several processes has it on its sampler.
             for part in (train_batches, getattr(train_batches, "sampler", None)):
                 set_epoch = getattr(part, "set_epoch", None)
@@ -1101,6 +1103,8 @@ def fit(
             finished = time.perf_counter()
             row["train_seconds"] = round(trained - started, 3)
             row["seconds"] = round(finished - started, 3)
+            # What the run would have taken by itself, where other work shared the machine.
+            row["cpu_seconds"] = round(time.process_time() - processor, 3)
 
             state.history.append(row)
             state.model = _snapshot(model)
