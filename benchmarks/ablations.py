@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitbook.checks import BUGS
 from vitcore import records
 from vitcore.attention import Record, keep
 from vitcore.blocks import Block
-from vitcore.checks import BUGS
 from vitcore.data import ImageDataset, load_dataset
 from vitcore.embeddings import TokenLayout
 from vitcore.recipes import Recipe, make_batches
@@ -120,7 +120,7 @@ def _with(**options: Any) -> Callable[[ViTConfig], ViT]:
 class Variant:
     """One thing that is changed.
 
-    name: its key in the record; a mistake has its name in `vitcore.checks.BUGS`. label: a few
+    name: its key in the record; a mistake has its name in `vitbook.checks.BUGS`. label: a few
     words for a picture. kind: "correct", "left out", "added" or "mistake". build: makes the model
     from the configuration; the weights are drawn in the same order for every variant, so that
     those of one seed start from the same numbers. chapter: the one that shows it.

@@ -14,8 +14,8 @@ import torch
 
 from benchmarks import ablations, training
 from tools import runs_index
+from vitbook.checks import BUGS, check_block, check_shapes
 from vitcore import ViT, augment, records
-from vitcore.checks import BUGS, check_block, check_shapes
 from vitcore.data import ImageDataset
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.training import TrainConfig, fit

@@ -9,8 +9,8 @@ import pytest
 import torch
 from core_helpers import randomise, small_images, small_vit
 
+from vitbook.checks import BUGS, Bug, CheckFailed, check_block, check_shapes
 from vitcore import ViT, create_model
-from vitcore.checks import BUGS, Bug, CheckFailed, check_block, check_shapes
 
 # mistake, the chapter that shows it, the check that finds it, and how the message names it
 TABLE = [

@@ -35,6 +35,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def package_sources() -> list[Path]:
+    """Every Python file of the two packages that the wheel brings."""
+    return [path for name in build_wheel.PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
+
+
 def test_the_name_is_the_one_that_the_setup_cell_asks_for(wheel: Path) -> None:
     assert wheel.name == wheel_name(read_version())
 
@@ -45,8 +50,8 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         (metadata,) = [name for name in names if name.endswith("dist-info/METADATA")]
         told = archive.read(metadata).decode()
     package = {name for name in names if not name.startswith("vitcore-")}
-    sources = {f"vitcore/{path.name}" for path in (ROOT / "vitcore").glob("*.py")}
-    data = {"vitcore/py.typed"}
+    sources = {path.relative_to(ROOT).as_posix() for path in package_sources()}
+    data = {"vitcore/py.typed", "vitbook/py.typed"}
     if (ROOT / "vitcore/runs.json").exists():
         data.add("vitcore/runs.json")
     assert package == sources | data
@@ -91,9 +96,10 @@ def test_a_chapter_runs_from_the_wheel(
 
 
 def test_every_module_imports_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    modules = sorted(path.stem for path in (ROOT / "vitcore").glob("*.py") if path.stem[0] != "_")
+    parts = [path.relative_to(ROOT).with_suffix("").parts for path in package_sources()]
+    modules = [".".join(part) for part in parts if part[-1][0] != "_"]
     program = "import importlib, sys\n" + "\n".join(
-        f"importlib.import_module('vitcore.{module}')" for module in modules
+        f"importlib.import_module('{module}')" for module in modules
     )
     program += "\nprint(sys.modules['vitcore'].__file__)"
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -102,15 +102,15 @@ class PlantedMistakes(FromFiles):
     """The mistakes that shapes do not show: the chapter that plants each and the check for it."""
 
     def run(self) -> list[nodes.Node]:
-        """Make the table from ``vitcore.checks.BUGS``."""
-        from vitcore.checks import BUGS
+        """Make the table from ``vitbook.checks.BUGS``."""
+        from vitbook.checks import BUGS
 
         rows = [
             [str(bug.chapter), bug.mistake, f"`checks.{bug.check.__name__}`"]
             for bug in sorted(BUGS.values(), key=lambda bug: bug.chapter)
         ]
         lines = markdown_table(["Chapter", "Mistake", "Found by"], rows)
-        return self.parse(lines, [ROOT / "vitcore" / "checks.py"])
+        return self.parse(lines, [ROOT / "vitbook" / "checks" / "bugs.py"])
 
 
 ENTRY = re.compile(r"([a-z_]\w*(?:, [a-z_]\w*)*): (\S.*)")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Build vitcore's wheel from a clean copy of its sources: python -m tools.build_wheel FOLDER.
+"""Build the wheel of vitcore and vitbook: python -m tools.build_wheel FOLDER.
 
-The site serves this wheel to Colab, and a test lets it serve the notebooks in an empty folder. The
-copy keeps setuptools' own build folder, and with it files that no longer exist, out of the wheel.
+The site serves the wheel to Colab, and a test lets it serve the notebooks in an empty folder. The
+copy of the sources keeps setuptools' own build folder, and with it files that no longer exist, out of the wheel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("vitcore", "vitbook")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
 
 
@@ -28,9 +29,10 @@ def build_wheel(folder: Path) -> Path:
         source = Path(scratch)
         for name in FILES:
             shutil.copy(ROOT / name, source)
-        shutil.copytree(
-            ROOT / "vitcore", source / "vitcore", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        for package in PACKAGES:
+            shutil.copytree(
+                ROOT / package, source / package, ignore=shutil.ignore_patterns("__pycache__")
+            )
         command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", "dist"]
         done = subprocess.run(command, cwd=source, capture_output=True, text=True, check=False)
         if done.returncode != 0:
