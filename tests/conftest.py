@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitcore import _standin, data
+from vitcore import data
+from vitcore.data import _standin
+from vitcore.data.load import build_dataset
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
@@ -41,7 +43,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def _small(name: str, train: int, test: int, validation: int) -> data.ImageDataset:
     arrays = _standin.generate(name, train=train, test=test)
-    return data._build(name, arrays, "generated", "a small stand-in", validation, 0)
+    return build_dataset(name, arrays, "generated", "a small stand-in", validation, 0)
 
 
 @pytest.fixture(scope="session")

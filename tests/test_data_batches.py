@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: MIT
+"""Batches: every image once an epoch, repeated exactly from seed and epoch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from data_helpers import (
+    PLAIN,
+    labels_of,
+    noise,
+    numbered,
+)
+
+from vitcore.data import (
+    Batches,
+    Split,
+)
+
+
+def test_batches_normalise_and_keep_image_and_label_together(small_cifar100):
+    for shuffle in (False, True):
+        batches = Batches(
+            small_cifar100.train,
+            64,
+            mean=small_cifar100.mean,
+            std=small_cifar100.std,
+            shuffle=shuffle,
+        )
+        order = batches.order()
+        images, labels = (torch.cat(parts) for parts in zip(*batches, strict=True))
+        expected = small_cifar100.normalise(small_cifar100.train.images[order])
+        torch.testing.assert_close(images, expected)
+        assert images.dtype == torch.float32
+        assert torch.equal(labels, small_cifar100.train.labels[order])
+        assert len(batches) == 7
+        assert batches.num_images == 400
+
+
+def test_batches_do_not_write_to_the_data_set():
+    split = numbered()
+    for images, labels in Batches(split, 8, **PLAIN):
+        images += 1
+        labels += 1
+    assert torch.equal(split.images, numbered().images)
+    assert torch.equal(split.labels, numbered().labels)
+
+
+def test_every_image_once_an_epoch_in_an_order_of_its_own():
+    batches = Batches(numbered(), 10, shuffle=True, seed=3, **PLAIN)
+    epochs = []
+    for epoch in range(3):
+        batches.set_epoch(epoch)
+        epochs.append(labels_of(batches))
+        assert sorted(epochs[-1]) == list(range(103))
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+    # What is seen follows from seed and epoch alone: a fresh object, another random state.
+    torch.manual_seed(99)
+    fresh = Batches(numbered(), 10, shuffle=True, seed=3, **PLAIN)
+    fresh.set_epoch(2)
+    assert labels_of(fresh) == epochs[2]
+    other = Batches(numbered(), 10, shuffle=True, seed=4, **PLAIN)
+    other.set_epoch(2)
+    assert labels_of(other) != epochs[2]
+    assert labels_of(Batches(numbered(), 10, **PLAIN)) == list(range(103))
+
+
+def test_augmentation_repeats_from_seed_and_epoch_and_batch():
+    def run(epoch: int, seed: int = 0, rank: int = 0, world: int = 1) -> torch.Tensor:
+        split = Split(torch.zeros(40, 1, 2, 2, dtype=torch.uint8), torch.zeros(40).long())
+        batches = Batches(split, 10, augment=noise, seed=seed, rank=rank, world_size=world, **PLAIN)
+        batches.set_epoch(epoch)
+        return torch.cat([images for images, _ in batches])
+
+    first = run(1)
+    torch.rand(7)
+    assert torch.equal(first, run(1))
+    assert not torch.equal(first, run(2))
+    assert not torch.equal(first, run(1, seed=1))
+    blocks = first.split(10)
+    assert not any(torch.equal(blocks[0], block) for block in blocks[1:])
+    assert not torch.equal(run(1, rank=0, world=2), run(1, rank=1, world=2))
+
+
+def test_augmentation_sees_values_from_0_to_1_and_comes_before_normalisation():
+    seen = []
+
+    def spy(images, generator):
+        seen.append((images.min().item(), images.max().item(), images.dtype))
+        return images * 0 + 0.75
+
+    split = Split(torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1), torch.zeros(2).long())
+    ((images, _),) = Batches(split, 2, mean=(0.5,), std=(0.25,), augment=spy)
+    assert seen == [(0.0, 1.0, torch.float32)]
+    assert images.flatten().tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("world", [2, 3, 5])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_ranks_share_without_repeating_or_losing(world, shuffle):
+    def share(rank: int, **options) -> list[int]:
+        options = {"shuffle": shuffle, "rank": rank, "world_size": world, **options}
+        return labels_of(Batches(numbered(), 8, **PLAIN, **options))
+
+    assert sorted(x for rank in range(world) for x in share(rank)) == list(range(103))
+    dropped = [share(rank, drop_last=True) for rank in range(world)]
+    full = 103 // (8 * world) * 8
+    assert [len(one) for one in dropped] == [full] * world
+    assert len({x for one in dropped for x in one}) == full * world
+
+
+def test_one_rank_and_several_see_the_same_global_batches():
+    whole = [set(labels.tolist()) for _, labels in Batches(numbered(), 8, shuffle=True, **PLAIN)]
+    parts = [
+        [
+            set(labels.tolist())
+            for _, labels in Batches(numbered(), 4, shuffle=True, rank=r, world_size=2, **PLAIN)
+        ]
+        for r in range(2)
+    ]
+    assert [a | b for a, b in zip(*parts, strict=True)] == whole
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "drop_last", "expected"),
+    [
+        (103, 10, False, 11),
+        (103, 10, True, 10),
+        (100, 10, True, 10),
+        (5, 10, True, 0),
+        (0, 4, False, 0),
+    ],
+)
+def test_len(count, size, drop_last, expected):
+    batches = Batches(numbered(count), size, drop_last=drop_last, **PLAIN)
+    assert len(batches) == len(list(batches)) == expected
+    assert batches.num_images == sum(len(labels) for _, labels in batches)
+
+
+@pytest.mark.parametrize(
+    ("split", "changes", "error", "words"),
+    [
+        (Split(torch.zeros(3, 1, 2, 2), torch.zeros(3)), {}, TypeError, "uint8 images"),
+        (Split(numbered(3).images[:, 0], torch.zeros(3)), {}, TypeError, r"\(N, C, H, W\)"),
+        (Split(numbered(3).images, torch.zeros(4)), {}, ValueError, "3 images but 4 labels"),
+        (numbered(3), {"batch_size": 0}, ValueError, "batch_size is a whole number above zero"),
+        (numbered(3), {"mean": (0.0, 0.0)}, ValueError, "1 channels, given 2 and 1"),
+        (numbered(3), {"std": (0.0,)}, ValueError, "std must be above zero"),
+        (numbered(3), {"rank": 2, "world_size": 2}, ValueError, "rank lies between 0 and .*1"),
+        (numbered(3), {"seed": "a"}, TypeError, "seed is a whole number"),
+    ],
+)
+def test_batches_bad_input(split, changes, error, words):
+    with pytest.raises(error, match=words):
+        Batches(split, **{"batch_size": 2, **PLAIN, **changes})
+
+
+def test_images_grow_with_the_epochs(small_cifar100):
+    split = small_cifar100.train
+    common = {"mean": small_cifar100.mean, "std": small_cifar100.std}
+    growing = Batches(split, 50, sizes=[16, 24, 32], **common)
+    sides = []
+    for epoch in range(4):
+        growing.set_epoch(epoch)
+        images, labels = next(iter(growing))
+        sides.append(tuple(images.shape[-2:]))
+    assert sides == [(16, 16), (24, 24), (32, 32), (32, 32)]
+    whole, same = next(iter(Batches(split, 50, **common)))
+    torch.testing.assert_close(images, whole)
+    assert torch.equal(labels, same)
+    # Half the side is the mean of four pixels, more or less: what is seen stays the same.
+    growing.set_epoch(0)
+    small, _ = next(iter(growing))
+    pooled = torch.nn.functional.avg_pool2d(whole, 2)
+    assert (small - pooled).abs().mean() < 0.2 * pooled.std()
+
+
+@pytest.mark.parametrize("sizes", [[0], [2.5], [True], [24, -1]])
+def test_wrong_sizes(small_cifar100, sizes):
+    with pytest.raises(ValueError, match="whole numbers of pixels"):
+        Batches(small_cifar100.train, 5, sizes=sizes, mean=(0.5,) * 3, std=(0.5,) * 3)

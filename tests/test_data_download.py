@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: MIT
+"""Downloads, from a server on this machine: whole and right, or one clear error."""
+
+from __future__ import annotations
+
+import errno
+import gzip
+import hashlib
+import io
+import os
+import re
+import socket
+import tarfile
+import threading
+import time
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_helpers import (
+    know,
+    load,
+    tiny,
+)
+
+from vitcore import data
+from vitcore.data import (
+    DataUnavailableError,
+    ImageDataset,
+    Source,
+    _standin,
+    download,
+    import_torchvision,
+    load_dataset,
+)
+from vitcore.data import load as loading
+from vitcore.data.files import ARRAYS, _parse_idx
+
+
+class Server:
+    """Serves files; ``behaviour[path]`` lists what to do at the next requests, then "good"."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.behaviour: dict[str, list[str]] = {}
+        self.bodies: Counter = Counter()  # how often a body was read to its end by the client
+        self.requests: Counter = Counter()  # per mirror, whatever came of them
+        self.stop = threading.Event()
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_):
+                pass
+
+            def do_GET(self):
+                folder = self.path.split("/")[1]
+                outer.requests[folder] += 1
+                content = outer.files.get(self.path.split("/")[-1])
+                # torchvision asks for every address twice: to follow redirects, and to read.
+                probe = self.headers.get("Method") == "HEAD"
+                todo = outer.behaviour.get(folder, [])
+                act = (todo[0] if probe or len(todo) == 1 else todo.pop(0)) if todo else "good"
+                if act == "once-corrupt":
+                    act = "good" if outer.bodies[self.path] else "corrupt"
+                if content is None or act == "missing":
+                    self.send_error(404)
+                    return
+                if not probe:
+                    outer.bodies[self.path] += 1
+                if act == "corrupt":
+                    content = content[:-20] + bytes(20)
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                half = act in ("truncated", "stalled")
+                try:
+                    self.wfile.write(content[: len(content) // 2] if half else content)
+                    self.wfile.flush()
+                except OSError:
+                    return
+                if act == "stalled" and not probe:
+                    outer.stop.wait(20)
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.address = f"http://127.0.0.1:{self.http.server_address[1]}"
+        self.thread = threading.Thread(target=self.http.serve_forever, args=(0.05,), daemon=True)
+        self.thread.start()
+
+    def mirror(self, name: str, *behaviour: str) -> str:
+        self.behaviour[name] = list(behaviour)
+        return f"{self.address}/{name}/"
+
+    def asked(self, name: str) -> int:
+        return sum(count for path, count in self.bodies.items() if path.startswith(f"/{name}/"))
+
+    def close(self) -> None:
+        self.stop.set()
+        self.http.shutdown()
+        self.http.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def server():
+    one = Server()
+    yield one
+    one.close()
+
+
+def idx(array: np.ndarray) -> bytes:
+    sizes = b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return gzip.compress(bytes([0, 0, 8, array.ndim]) + sizes + array.tobytes())
+
+
+def cifar_archive(arrays: dict) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for part in ("train", "test"):
+            images = arrays[f"x_{part}"].transpose(0, 3, 1, 2).reshape(-1, 3072)
+            fine = arrays[f"y_{part}"][:, None]
+            records = np.concatenate([fine * 0, fine, images], axis=1).astype(np.uint8)
+            entry = tarfile.TarInfo(f"cifar-100-binary/{part}.bin")
+            entry.size = records.nbytes
+            tar.addfile(entry, io.BytesIO(records.tobytes()))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def served(server, no_data, monkeypatch):
+    """A server with both data sets, whose checksums count as the official ones."""
+    sets = {"mnist": tiny(), "cifar100": tiny("cifar100", 200, 100)}
+    mnist = [idx(sets["mnist"][key]) for key in ARRAYS]
+    files = {
+        "mnist": dict(zip(data.FILES["mnist"], mnist, strict=True)),
+        "cifar100": {"cifar-100-binary.tar.gz": cifar_archive(sets["cifar100"])},
+    }
+    for name, contents in files.items():
+        server.files.update(contents)
+        sums = {file: hashlib.md5(raw).hexdigest() for file, raw in contents.items()}
+        monkeypatch.setitem(data.FILES, name, sums)
+        know(monkeypatch, name, sets[name])
+    monkeypatch.setattr(download, "DOWNLOAD_TIMEOUT", 1.0)
+    return sets
+
+
+def fetch(name: str = "mnist", *mirrors: str) -> ImageDataset:
+    return load_dataset(name, mirrors=mirrors or None, validation=20, stand_in=False)
+
+
+def check_download(loaded: ImageDataset, arrays: dict, cache: Path) -> None:
+    """The images are the served ones, and the cache holds them and nothing else."""
+    assert loaded.source == Source("official", "download")
+    assert loaded.test.labels.tolist() == arrays["y_test"].tolist()
+    images = arrays["x_test"]
+    images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
+    assert np.array_equal(loaded.test.images.numpy(), images)
+    assert [p.name for p in cache.iterdir()] == [f"{loaded.name}.npz"]
+    again = load_dataset(loaded.name, mirrors=["http://127.0.0.1:9/"], validation=20)
+    assert again.source == Source("official", f"{loaded.name}.npz in the cache")
+    assert torch.equal(again.train.images, loaded.train.images)
+    with np.load(cache / f"{loaded.name}.npz") as file:
+        assert str(file["split"]) == "official"
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar100"])
+def test_download(server, served, no_data, name):
+    check_download(fetch(name, server.mirror("a")), served[name], no_data)
+    assert server.asked("a") == len(data.FILES[name])
+
+
+@pytest.mark.parametrize("fault", ["truncated", "corrupt", "missing", "stalled"])
+def test_the_next_mirror_is_asked(server, served, no_data, fault):
+    bad, good = server.mirror("bad", fault), server.mirror("good")
+    start = time.time()
+    check_download(fetch("cifar100", bad, good), served["cifar100"], no_data)
+    assert server.asked("good") == 1
+    assert time.time() - start < 15
+    # What arrived broken was asked for again, what was not there was not.
+    assert server.asked("bad") == (0 if fault == "missing" else data.DOWNLOAD_ATTEMPTS)
+
+
+def test_a_corrupt_file_is_fetched_again(server, served, no_data):
+    check_download(fetch("mnist", server.mirror("a", "once-corrupt")), served["mnist"], no_data)
+    assert server.asked("a") == 8
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_a_refused_connection(server, served, no_data):
+    refused = f"http://127.0.0.1:{free_port()}/"
+    check_download(fetch("mnist", refused, server.mirror("a")), served["mnist"], no_data)
+
+
+def test_the_mirror_that_answered_is_asked_first_for_the_other_files(server, served, no_data):
+    gone = server.mirror("gone", "missing")
+    check_download(fetch("mnist", gone, server.mirror("a")), served["mnist"], no_data)
+    assert server.requests["gone"] == 1
+    assert server.asked("a") == 4
+
+
+def test_the_module_s_table_of_mirrors_is_used(server, served, no_data, monkeypatch):
+    monkeypatch.setitem(data.MIRRORS, "mnist", (server.mirror("table"),))
+    check_download(fetch("mnist"), served["mnist"], no_data)
+
+
+def test_no_mirror_gives_one_clear_error(server, served, no_data):
+    refused = f"http://127.0.0.1:{free_port()}"
+    mirrors = [refused, server.mirror("gone", "missing"), server.mirror("bad", "corrupt")]
+    with pytest.raises(DataUnavailableError) as caught:
+        fetch("mnist", *mirrors)
+    text = str(caught.value)
+    assert "\n" not in text
+    for words in (
+        "mnist could not be downloaded",
+        f"put mnist.npz .* into {re.escape(str(no_data))}",
+        "VITCORE_DATA",
+        "stand_in=True, --stand-in or VITCORE_STANDIN=1",
+        f"{refused}/train-images-idx3-ubyte.gz: .*refused",
+        "gone/train-images-idx3-ubyte.gz: .*404",
+        "bad/train-images-idx3-ubyte.gz: .*wrong checksum",
+    ):
+        assert re.search(words, text), words
+    assert list(no_data.iterdir()) == []
+    assert socket.getdefaulttimeout() is None
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_while_downloading(server, served, no_data, monkeypatch):
+    import_torchvision()
+    import torchvision.datasets.utils as utils
+
+    def half(url, filename, *_, **__):
+        Path(filename).write_bytes(b"half of it")
+        full_disk()
+
+    monkeypatch.setattr(utils, "_urlretrieve", half)
+    with pytest.raises(OSError, match=r"is full, .*VITCORE_CACHE") as caught:
+        fetch("mnist", server.mirror("a"), server.mirror("b"))
+    assert caught.value.errno == errno.ENOSPC
+    assert list(no_data.iterdir()) == []
+
+
+def test_a_disk_that_is_full_while_storing(server, served, no_data, monkeypatch):
+    def half(file, **_):
+        file.write(b"half of it")
+        full_disk()
+
+    monkeypatch.setattr(np, "savez", half)
+    with pytest.raises(OSError, match="is full"):
+        fetch("mnist", server.mirror("a"))
+    assert list(no_data.iterdir()) == []
+    # The stand-in serves without being kept.
+    monkeypatch.setattr(_standin, "generate", lambda name: {**tiny(), "split": "stand-in"})
+    with pytest.warns(UserWarning, match="the stand-in is not kept"):
+        assert len(load_dataset("mnist", stand_in="only", validation=20).val.labels) == 20
+
+
+def test_a_cache_that_cannot_be_written_to(server, served, no_data, monkeypatch):
+    monkeypatch.setattr(
+        download.tempfile,
+        "TemporaryDirectory",
+        lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied")),
+    )
+    with pytest.raises(OSError, match="cannot be written to: name another directory"):
+        fetch("mnist", server.mirror("a"))
+
+
+def test_what_a_killed_process_left_is_cleared_away(server, served, no_data):
+    old, young = no_data / ".partial-old", no_data / ".partial-young"
+    for folder in (old, young):
+        folder.mkdir(parents=True)
+        (folder / "half").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    fetch("mnist", server.mirror("a"))
+    assert not old.exists()
+    assert young.exists()  # another process may be at work there
+
+
+def test_the_official_files_placed_by_hand(served, server, no_data, tmp_path):
+    for name in ("mnist", "cifar100"):
+        for file in data.FILES[name]:
+            tmp_path.joinpath(file).write_bytes(server.files[file])
+        loaded = load(tmp_path, name)
+        assert loaded.source == Source("official", "the official files in a directory")
+        assert loaded.test.labels.tolist() == served[name]["y_test"].tolist()
+    broken_file = tmp_path / "t10k-labels-idx1-ubyte.gz"
+    broken_file.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=rf"{broken_file} has another checksum"):
+        load(tmp_path, "mnist")
+    broken_file.unlink()
+    assert loading._find("mnist", tmp_path) is None
+
+
+def test_raw_files_of_another_kind():
+    with pytest.raises(ValueError, match="not an IDX file"):
+        _parse_idx(gzip.compress(b"\0\0\x0d\x01" + bytes(8)))
+
+
+def test_the_table_agrees_with_torchvision():
+    import_torchvision()
+    from torchvision.datasets import MNIST
+
+    assert data.FILES["mnist"] == dict(MNIST.resources)
+    assert data.MIRRORS["mnist"][:2] == tuple(MNIST.mirrors)
+    assert all(len(mirrors) > 1 for mirrors in data.MIRRORS.values())

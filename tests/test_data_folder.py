@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""A folder of one's own images becomes a data set, or there is one clear error."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from data_helpers import (
+    as_set,
+    colours,
+    picture,
+)
+
+from vitcore.data import (
+    Batches,
+    load_folder,
+    read_image,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Ten colour pictures of cats, twenty of dogs, among things that are no images."""
+    for name, count in (("cat", 10), ("dog", 20)):
+        for i in range(count):
+            picture(tmp_path / name / f"{i}.png", colours(i + 100 * count))
+        (tmp_path / name / "notes.txt").write_text("not an image")
+        (tmp_path / name / ".hidden.png").write_text("not an image")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "readme.txt").write_text("x")
+    return tmp_path
+
+
+def test_load_folder(folder):
+    loaded = load_folder(folder, image_size=16, validation=0.2, test=3)
+    assert [len(p.labels) for p in (loaded.train, loaded.val, loaded.test)] == [21, 6, 3]
+    assert loaded.classes == ["cat", "dog"]
+    assert torch.bincount(loaded.val.labels).tolist() == [2, 4]
+    assert torch.bincount(loaded.test.labels).tolist() == [1, 2]
+    assert loaded.train.images.shape[1:] == (3, 16, 16)
+    assert loaded.train.images.dtype == torch.uint8
+    assert loaded.source.split == "own"
+    assert str(folder) not in str(loaded.source)
+    whole = as_set(loaded.train) + as_set(loaded.val) + as_set(loaded.test)
+    expected = Counter(
+        (read_image(path, 16).numpy().tobytes(), label)
+        for label, name in enumerate(("cat", "dog"))
+        for path in (folder / name).glob("[0-9]*.png")
+    )
+    assert whole == expected
+    again = load_folder(folder, image_size=16, validation=0.2, test=3)
+    assert torch.equal(again.train.images, loaded.train.images)
+    batches = Batches(loaded.train, 8, mean=loaded.mean, std=loaded.std)
+    assert sum(len(labels) for _, labels in batches) == 21
+
+
+def test_folder_channels(tmp_path):
+    for name in ("a", "b"):
+        for i in range(4):
+            picture(tmp_path / name / f"{i}.png", colours(i, (9, 9)))
+    options = {"image_size": 8, "validation": 0, "test": 2}
+    assert load_folder(tmp_path, **options).in_channels == 1
+    assert load_folder(tmp_path, channels=3, **options).in_channels == 3
+    picture(tmp_path / "b" / "colour.png", colours())
+    assert load_folder(tmp_path, **options).in_channels == 3
+    assert load_folder(tmp_path, channels=1, **options).in_channels == 1
+    odd = picture(tmp_path / "b" / "odd.npy", colours(0, (9, 9, 5)))
+    with pytest.raises(ValueError, match=r"differ in their number of channels: 1 in .*5 in .*odd"):
+        load_folder(tmp_path, **options)
+    with pytest.raises(ValueError, match=rf"{odd} has 5 channels, but 3 are wanted"):
+        load_folder(tmp_path, channels=3, **options)
+
+
+def test_folder_of_many_channels(tmp_path):
+    for name in ("a", "b"):
+        for i in range(5):
+            picture(tmp_path / name / f"{i}.npy", colours(i, (12, 12, 7)))
+    loaded = load_folder(tmp_path, image_size=(8, 12), test=0, validation=2)
+    assert loaded.train.images.shape[1:] == (7, 8, 12)
+    assert loaded.image_size == (8, 12)
+    assert len(loaded.mean) == len(loaded.std) == 7
+    assert len(loaded.test.labels) == 0
+
+
+def test_bad_folders(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("bad")
+    options = {"image_size": 16}
+    with pytest.raises(FileNotFoundError, match=r"no directory .*nowhere"):
+        load_folder(root / "nowhere", **options)
+    with pytest.raises(ValueError, match="has 0 sub-folders: make one for each class"):
+        load_folder(root, **options)
+    picture(root / "train" / "a.png", colours())
+    with pytest.raises(ValueError, match="has 1 sub-folder: make one"):
+        load_folder(root, **options)
+    (root / "test").mkdir()
+    with pytest.raises(ValueError, match="are test, train, which are parts and not classes"):
+        load_folder(root, **options)
+    (folder / "emu").mkdir()
+    with pytest.raises(ValueError, match="emu holds no images"):
+        load_folder(folder, **options)
+    broken_file = folder / "emu" / "broken.png"
+    broken_file.write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
+    with pytest.raises(ValueError, match=rf"{broken_file} cannot be read as an image"):
+        load_folder(folder, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"image_size": 0}, "image_size is"),
+        ({"image_size": (16, 16, 3)}, "image_size is"),
+        ({"channels": 0}, "channels is a whole number above zero or None"),
+        ({"validation": 1.5}, "validation as a fraction lies below 1"),
+        ({"test": -0.1}, "test is a fraction from 0 to below 1"),
+        ({"test": 30}, "a number of images below 30"),
+        ({"test": 20, "validation": 9}, "no class would keep one"),
+    ],
+)
+def test_folder_bad_arguments(folder, options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        load_folder(folder, **{"image_size": 16, **options})
+
+
+def test_every_class_keeps_an_image_for_training(tmp_path):
+    for name, count in (("a", 1), ("b", 2), ("c", 30)):
+        for i in range(count):
+            picture(tmp_path / name / f"{i}.png", colours(i + 50 * count))
+    loaded = load_folder(tmp_path, image_size=8, validation=10, test=20)
+    assert sorted(loaded.train.labels.tolist()) == [0, 1, 2]

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: MIT
+"""Batches of images, augmented and normalised on their device (chapter 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .augment import Augment
+from .content import check_seed, scramble
+from .dataset import Split
+from .mixing import Mix
+from .pixels import channel_columns, check_statistics
+
+
+class Batches:
+    """Batches of a split: (images floating point (B, C, H, W), labels int64 (B,)), over and over.
+
+    The whole split lies on the device as uint8. A batch is taken out, divided by 255, augmented
+    (``augment(images, generator)``, values in [0, 1]), mixed (``mix(images, labels, generator)``,
+    whose targets, soft labels (B, K), stand in the labels' place), resized where ``sizes`` gives a
+    side in pixels for the epoch (one for each; later epochs have the last), and normalised with
+    mean and std.
+
+    Order, augmentation and mixing follow from (seed, epoch) alone, so a run that is resumed at
+    ``set_epoch(e)`` sees what the unbroken run saw. Every batch has its own random state, drawn
+    from seed, epoch, batch and rank. With ``world_size`` above 1 each rank takes its share of
+    every batch of ``world_size * batch_size`` images: none is repeated, and none is left out unless
+    ``drop_last``, which gives all ranks the same number of full batches.
+    """
+
+    def __init__(
+        self,
+        split: Split | tuple[Tensor, Tensor],
+        batch_size: int,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        shuffle: bool = False,
+        seed: int = 0,
+        augment: Augment | None = None,
+        mix: Mix | None = None,
+        sizes: Sequence[int] = (),
+        device: str | torch.device = "cpu",
+        drop_last: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        images, labels = split
+        _check_batches(images, labels, batch_size, mean, std, rank, world_size)
+        check_seed(seed)
+        if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
+            raise ValueError(f"sizes are whole numbers of pixels above zero, given {list(sizes)}")
+        self.sizes = tuple(sizes)
+        self.device = torch.device(device)
+        self.images = images.to(self.device)
+        self.labels = labels.to(self.device)
+        self.batch_size = batch_size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.shuffle, self.seed = shuffle, seed
+        self.augment, self.mix = augment, mix
+        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+        self.epoch = 0
+        self._mean, self._std = channel_columns(mean, std, self.device)
+        self._generator = torch.Generator(device=self.device)
+
+    @property
+    def num_images(self) -> int:
+        """How many images an epoch of this rank has."""
+        whole = len(self.labels)
+        if self.drop_last:
+            return len(self) * self.batch_size
+        return len(range(self.rank, whole, self.world_size))
+
+    def __len__(self) -> int:
+        if self.drop_last:
+            return len(self.labels) // (self.batch_size * self.world_size)
+        return -(-self.num_images // self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, that the next iteration goes through."""
+        self.epoch = epoch
+
+    def _state(self, *numbers: int) -> int:
+        """One seed from several numbers, such that neighbouring numbers share nothing."""
+        value = np.zeros(1, np.uint64)
+        for number in numbers:
+            value = scramble(value ^ np.uint64(number % 2**64))
+        return int(value[0] >> np.uint64(1))
+
+    def order(self) -> Tensor:
+        """The positions of this rank's images in the split, in the order of this epoch."""
+        count = len(self.labels)
+        if self.shuffle:
+            # Drawn on the CPU, so that every device goes through the images in the same order.
+            generator = torch.Generator().manual_seed(self._state(self.seed, self.epoch))
+            positions = torch.randperm(count, generator=generator)
+        else:
+            positions = torch.arange(count)
+        return positions[self.rank :: self.world_size][: self.num_images]
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        epoch = self.epoch
+        # Neighbours lie together in memory where nothing is shuffled: a view saves the gathering.
+        plain = not self.shuffle and self.world_size == 1
+        order = None if plain else self.order().to(self.device)
+        for batch in range(len(self)):
+            start, end = batch * self.batch_size, (batch + 1) * self.batch_size
+            if order is None:
+                images, labels = self.images[start:end], self.labels[start:end].clone()
+            else:
+                images = self.images.index_select(0, order[start:end])
+                labels = self.labels.index_select(0, order[start:end])
+            changed = images.float().div_(255)
+            if self.augment is None and self.mix is None and not self.sizes:
+                yield changed.sub_(self._mean).div_(self._std), labels
+                continue
+            self._generator.manual_seed(self._state(self.seed, epoch, batch + 1, self.rank))
+            if self.augment is not None:
+                changed = self.augment(changed, self._generator)
+            if self.mix is not None:
+                changed, labels = self.mix(changed, labels, self._generator)
+            if self.sizes:
+                changed = self._resize(changed, self.sizes[min(epoch, len(self.sizes) - 1)])
+            yield (changed - self._mean).div_(self._std), labels
+
+    @staticmethod
+    def _resize(images: Tensor, size: int) -> Tensor:
+        if images.shape[-2:] == (size, size):
+            return images
+        return torch.nn.functional.interpolate(
+            images, size=(size, size), mode="bilinear", antialias=True
+        )
+
+
+def _check_batches(
+    images: Tensor,
+    labels: Tensor,
+    batch_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rank: int,
+    world_size: int,
+) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise TypeError(
+            f"Batches takes uint8 images (N, C, H, W), given {images.dtype} "
+            f"{tuple(images.shape)}: they are divided by 255 one batch at a time"
+        )
+    if len(images) != len(labels):
+        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size is a whole number above zero, given {batch_size!r}")
+    check_statistics(mean, std, images.shape[1])
+    if not 0 <= rank < world_size:
+        raise ValueError(f"rank lies between 0 and world_size - 1 = {world_size - 1}, given {rank}")

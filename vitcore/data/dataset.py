@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""What a data set is: three parts of images with labels, and where they came from (chapter 6)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .content import allocate, rank_in_class
+from .pixels import denormalise, normalise
+
+SPLITS = {
+    "official": "official split",
+    "re-split": "re-split: the official images, divided anew into training and test",
+    "stand-in": "stand-in: generated drawings, not the real images",
+    "own": "own images",
+    "unverified": "unverified: the content is not recognised as the official images",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where images came from and which split they are, without any path.
+
+    split is one of "official" (the content was recognised), "re-split" (the official images,
+    divided anew), "stand-in" (generated), "own" (the user's folder) or "unverified" (a file
+    whose content is not the official one, whatever it says of itself).
+    """
+
+    split: str
+    origin: str
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"unknown split {self.split!r}: use one of {sorted(SPLITS)}")
+
+    def __str__(self) -> str:
+        return f"{SPLITS[self.split]} ({self.origin})"
+
+    @property
+    def note(self) -> str:
+        """What to append to the title of a plot or a result: nothing for official and own."""
+        return "" if self.split in ("official", "own") else f" ({self.split})"
+
+
+class Split(NamedTuple):
+    """Images uint8 (N, C, H, W) and their labels int64 (N,)."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass
+class ImageDataset:
+    """Three parts of a data set, and what a model needs to know of it.
+
+    mean and std are per channel, for pixel values in [0, 1], from the training part without the
+    validation images. groups and group_of (K,) give CIFAR-100's twenty superclasses.
+    """
+
+    name: str
+    train: Split
+    val: Split
+    test: Split
+    classes: list[str]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    source: Source
+    groups: list[str] | None = None
+    group_of: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def in_channels(self) -> int:
+        return self.train.images.shape[1]
+
+    @property
+    def image_size(self) -> int | tuple[int, int]:
+        """One number for square images, else (H, W)."""
+        height, width = self.train.images.shape[-2:]
+        return height if height == width else (height, width)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Map uint8 images, or floating point ones in [0, 1], to mean 0 and deviation 1."""
+        return normalise(images, self.mean, self.std)
+
+    def denormalise(self, images: Tensor) -> Tensor:
+        """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
+        return denormalise(images, self.mean, self.std)
+
+    def fingerprint(self) -> str:
+        """A checksum of every image and label that training or the choice of weights sees."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.val):
+            for values in split:
+                digest.update(repr((tuple(values.shape), values.dtype)).encode())
+                digest.update(values.contiguous().cpu().numpy().data)
+        return digest.hexdigest()
+
+    def subset(
+        self, n_train: int, n_val: int | None = None, n_test: int | None = None
+    ) -> ImageDataset:
+        """Return a smaller data set with the shares of the classes kept; None keeps a whole part.
+
+        The same sizes give the same images every time. mean and std stay those of the whole
+        training part, so that models of both can be compared.
+        """
+        parts = [
+            _shrink(part, n, f"n_{name}", self.num_classes)
+            for name, part, n in (
+                ("train", self.train, n_train),
+                ("val", self.val, n_val),
+                ("test", self.test, n_test),
+            )
+        ]
+        few = f"{len(parts[0].labels):,} of {len(self.train.labels):,} training images"
+        source = replace(self.source, origin=f"{self.source.origin}; {few}")
+        return replace(self, train=parts[0], val=parts[1], test=parts[2], source=source)
+
+
+def _shrink(part: Split, n: int | None, name: str, num_classes: int) -> Split:
+    if n is None:
+        return part
+    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= len(part.labels):
+        raise ValueError(
+            f"{name} is a number of images from 0 to {len(part.labels)}, the size of that part, "
+            f"given {n!r}"
+        )
+    labels = part.labels.numpy()
+    shares = allocate(np.bincount(labels, minlength=num_classes), n)
+    keep = torch.from_numpy(np.flatnonzero(rank_in_class(labels) < shares[labels]))
+    return Split(part.images[keep], part.labels[keep])

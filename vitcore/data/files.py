@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Reads the files of the named data sets, without believing them (chapter 6)."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .known import FILES, Known
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def read_npz(path: Path) -> dict[str, Any]:
+    """Read the four arrays and the optional ``split`` of a .npz file; nothing is unpickled."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("it holds one array")
+            missing = [name for name in ARRAYS if name not in file.files]
+            if missing:
+                raise ValueError(f"it lacks {', '.join(missing)}")
+            arrays: dict[str, Any] = {name: file[name] for name in ARRAYS}
+            arrays["split"] = str(file["split"]) if "split" in file.files else ""
+    except FileNotFoundError:
+        raise
+    except MemoryError:
+        raise
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(
+            f"{path} is not a readable .npz file with x_train, y_train, x_test and y_test "
+            f"({error}): put a whole one in its place"
+        ) from error
+    return arrays
+
+
+def check_arrays(arrays: dict[str, Any], known: Known, where: str) -> None:
+    """Raise ValueError unless the arrays are what a data set of this name must hold."""
+    shape = ", ".join(["N", *map(str, known.shape)])
+    classes = len(known.classes)
+    for part in ("train", "test"):
+        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if images.dtype != np.uint8:
+            raise ValueError(
+                f"x_{part} in {where} has the type {images.dtype}, but must be uint8: "
+                "store pixel values from 0 to 255 as they are, not normalised"
+            )
+        if images.shape[1:] != known.shape:
+            raise ValueError(
+                f"x_{part} in {where} has the shape {images.shape}, but must be ({shape})"
+            )
+        if not np.issubdtype(labels.dtype, np.integer):
+            raise ValueError(
+                f"y_{part} in {where} has the type {labels.dtype}, but must hold whole numbers "
+                f"from 0 to {classes - 1}"
+            )
+        if labels.shape == (len(images), 1):  # as Keras keeps the labels of CIFAR
+            labels = arrays[f"y_{part}"] = labels[:, 0]
+        if labels.shape != (len(images),):
+            raise ValueError(
+                f"{where} holds {len(images)} images in x_{part}, but y_{part} has the shape "
+                f"{labels.shape}: there must be one label for each image"
+            )
+        if not len(images):
+            raise ValueError(f"x_{part} in {where} holds no images")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"y_{part} in {where} holds labels from {labels.min()} to {labels.max()}, but "
+                f"they must lie between 0 and {classes - 1}"
+            )
+
+
+def parse_raw(name: str, contents: Callable[[str], bytes]) -> dict[str, Any]:
+    """Turn the files that the official homes hand out into the four arrays."""
+    if name == "mnist":
+        x_train, y_train, x_test, y_test = (_parse_idx(contents(file)) for file in FILES[name])
+    else:
+        (archive,) = FILES[name]
+        with tarfile.open(fileobj=io.BytesIO(contents(archive)), mode="r:gz") as tar:
+            x_train, y_train = _parse_cifar(tar, "cifar-100-binary/train.bin")
+            x_test, y_test = _parse_cifar(tar, "cifar-100-binary/test.bin")
+    parts = (x_train, y_train, x_test, y_test)
+    return {**dict(zip(ARRAYS, parts, strict=True)), "split": "official"}
+
+
+def _parse_idx(raw: bytes) -> np.ndarray:
+    """One gzipped IDX file: two zeros, the type (8: uint8), the rank, the sizes, the values."""
+    data = gzip.decompress(raw)
+    if data[:3] != b"\0\0\x08":
+        raise ValueError("it is not an IDX file of bytes")
+    rank = data[3]
+    sizes = np.frombuffer(data, ">u4", rank, 4)
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(sizes)
+
+
+def _parse_cifar(tar: tarfile.TarFile, member: str) -> tuple[np.ndarray, np.ndarray]:
+    """CIFAR-100's binary version: group, class, then 3 x 32 x 32 values, image after image."""
+    file = tar.extractfile(member)
+    if file is None:
+        raise ValueError(f"{member} is not a file")
+    records = np.frombuffer(file.read(), np.uint8).reshape(-1, 2 + 3072)
+    images = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(images), records[:, 1].copy()

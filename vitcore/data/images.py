@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""Reads one picture as a uint8 tensor of the wanted size and channels (chapter 6)."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..patches import to_pair
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+
+
+def read_image(
+    path: str | os.PathLike[str],
+    image_size: int | tuple[int, int],
+    channels: int | None = None,
+    *,
+    invert: bool = False,
+) -> Tensor:
+    """Read one picture as uint8 (C, H, W): resized to cover the size, then cut about its centre.
+
+    channels=1 turns colour into grey, 3 repeats grey, None keeps what the file has (transparent
+    places become white). A .npy file holds (H, W) or (H, W, C) with any number of channels; 16-bit
+    values are brought to 8. invert=True swaps dark and light: MNIST is white on black, ink on
+    paper is not.
+
+    Raises ValueError that names a file which cannot be read, FileNotFoundError.
+    """
+    size = to_pair(image_size)
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    image = fit_image(decode(file), size, channels, file)
+    return 255 - image if invert else image
+
+
+def decode(path: Path) -> np.ndarray:
+    """Read an image file as uint8 (H, W, C), with as many channels as the file has."""
+    if path.suffix.lower() == ".npy":
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
+        if values.ndim == 2:
+            values = values[..., None]
+        if values.ndim != 3 or 0 in values.shape:
+            raise ValueError(
+                f"{path} has the shape {values.shape}, but must be (H, W) or (H, W, C)"
+            )
+        return _to_bytes(values, path)
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            picture: Image.Image = ImageOps.exif_transpose(file)  # as the camera was held
+            picture.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if picture.mode.startswith("I"):  # 16 bits a pixel; some versions of Pillow widen it to 32
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"{path} has more than 16 bits a pixel: store 8 or 16")
+        return _to_bytes(values.astype(np.uint16), path)[..., None]
+    if picture.mode == "F":
+        return _to_bytes(np.asarray(picture), path)[..., None]
+    if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
+        # What shows through is white, as on paper; dropping alpha would show what lay beneath it.
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        paper.alpha_composite(picture)
+        grey = file.mode in ("LA", "La")
+        picture = paper.convert("L" if grey else "RGB")
+    if picture.mode in ("1", "L"):
+        return np.asarray(picture.convert("L"))[..., None]
+    return np.asarray(picture.convert("RGB"))
+
+
+def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
+    """Bring uint8, uint16, bool or floating point values in [0, 1] to uint8."""
+    if values.dtype == np.uint8:
+        return values
+    if values.dtype == np.bool_:
+        return values.astype(np.uint8) * np.uint8(255)
+    if values.dtype == np.uint16:
+        return np.round(values / 257).astype(np.uint8)
+    if np.issubdtype(values.dtype, np.floating):
+        if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+            raise ValueError(
+                f"{path} holds floating point values outside [0, 1]: scale them, or store uint8"
+            )
+        return np.round(values * 255).astype(np.uint8)
+    raise ValueError(
+        f"{path} holds values of the type {values.dtype}: store uint8, uint16 or floating point "
+        "values in [0, 1]"
+    )
+
+
+def fit_image(
+    values: np.ndarray, size: tuple[int, int], channels: int | None, path: Path
+) -> Tensor:
+    """Give uint8 (H, W, C) the wanted channels, resize it to cover ``size`` and cut its centre."""
+    given = values.shape[2]
+    if channels is not None and given != channels:
+        if (given, channels) == (1, 3):
+            values = values.repeat(3, axis=2)
+        elif (given, channels) == (3, 1):  # the luma of ITU-R 601, as Pillow and MNIST tools do
+            values = np.round(values @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
+        else:
+            raise ValueError(
+                f"{path} has {given} channels, but {channels} are wanted: only grey (1) and "
+                "colour (3) can be turned into each other"
+            )
+    image = torch.from_numpy(np.array(values)).permute(2, 0, 1)
+    height, width = image.shape[1:]
+    factor = max(size[0] / height, size[1] / width)
+    covering = (max(round(height * factor), size[0]), max(round(width * factor), size[1]))
+    if covering != (height, width):
+        image = torch.nn.functional.interpolate(
+            image[None].float(), covering, mode="bilinear", antialias=True, align_corners=False
+        )[0]
+        image = image.round().clamp(0, 255).to(torch.uint8)
+    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
+    return image[:, top : top + size[0], left : left + size[1]].contiguous()

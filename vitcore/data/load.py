@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: MIT
+"""Finds a named data set in a directory, the cache or the network, and builds it (chapter 6)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import _standin
+from .content import check_seed, digest_images, fingerprint, held_out, ranks
+from .dataset import ImageDataset, Source, Split
+from .download import DataUnavailableError, cache_dir, fetch, store_arrays, workspace
+from .files import check_arrays, parse_raw, read_npz
+from .known import FILES, KNOWN, MIRRORS, Known
+from .pixels import histograms, statistics, to_tensor
+
+
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    stand_in: bool | str | None = None,
+    validation: int = 5000,
+    seed: int = 0,
+    mirrors: Sequence[str] | None = None,
+) -> ImageDataset:
+    """Load "mnist" or "cifar100", from the first of these places that has it:
+
+    1. ``data_dir``, or the directory that VITCORE_DATA names: ``NAME.npz`` with the uint8 arrays
+       x_train, y_train, x_test, y_test (as in Keras's file), or the files of the official homes;
+    2. the user's cache (VITCORE_CACHE names another);
+    3. a download with checksums from several mirrors, which is then kept in the cache.
+
+    stand_in=True (or VITCORE_STANDIN=1, if None) puts generated drawings of the same shapes and
+    types in the place of the download; "only" always takes them; False never does.
+
+    ``validation`` images are taken from the training part, class by class in the classes'
+    proportions. Which ones, and the order of the training images, follows from a hash of each
+    image and ``seed``: not from the order in the file, nor from any random state. mean and std
+    are those of the training images that are left. The test images keep the file's order.
+
+    ``source`` says which split it is, from the content: a file's own word is not taken for it.
+
+    Raises ValueError for an unknown name or a file that does not hold what it should,
+    FileNotFoundError for a ``data_dir`` that is not there, DataUnavailableError where the images
+    cannot be had, OSError for a full disk.
+    """
+    if name not in KNOWN:
+        raise ValueError(
+            f"there is no data set {name!r}: use one of {sorted(KNOWN)}, or load_folder for "
+            "images of your own"
+        )
+    wanted = _wants_stand_in(stand_in)
+    if isinstance(validation, bool) or not isinstance(validation, int):
+        raise TypeError(f"validation is a number of images, given {validation!r}")
+    check_seed(seed)
+    cache = cache_dir()
+
+    def build(arrays: dict[str, Any], origin: str, where: str) -> ImageDataset:
+        return build_dataset(name, arrays, origin, where, validation, seed)
+
+    def drawn() -> ImageDataset:
+        return build(_stand_in(name, cache), "generated", f"the stand-in for {name}")
+
+    if wanted == "only":
+        return drawn()
+    directory = data_dir or os.environ.get("VITCORE_DATA")
+    if directory:
+        folder = Path(directory).expanduser()
+        if data_dir and not folder.is_dir():
+            raise FileNotFoundError(
+                f"there is no directory {folder}: name one that holds {name}.npz, or none"
+            )
+        found = _find(name, folder)
+        if found:
+            return build(found[0], f"{found[1]} in a directory", found[2])
+    found = None
+    try:
+        found = _find(name, cache)
+        if found:
+            check_arrays(found[0], KNOWN[name], found[2])
+    except ValueError as error:
+        # Whatever broke the cached copy, it can be had again.
+        warnings.warn(f"the cached copy is not used: {error}", stacklevel=2)
+        found = None
+    if found:
+        return build(found[0], f"{found[1]} in the cache", found[2])
+    if wanted:
+        return drawn()
+    return build(download_dataset(name, cache, mirrors), "download", f"the download of {name}")
+
+
+def build_dataset(
+    name: str, arrays: dict[str, Any], origin: str, where: str, validation: int, seed: int
+) -> ImageDataset:
+    """Check the four arrays of a named data set, recognise them and divide them into parts."""
+    known = KNOWN[name]
+    check_arrays(arrays, known, where)
+    y_train, y_test = arrays["y_train"], arrays["y_test"]
+    if not 0 <= validation < len(y_train):
+        raise ValueError(
+            f"validation is a number of images from 0 to {len(y_train) - 1}, to be taken from the "
+            f"{len(y_train)} training images of {name}, given {validation}"
+        )
+    digests = digest_images(arrays["x_train"], y_train), digest_images(arrays["x_test"], y_test)
+    split = _recognise(arrays, known, digests)
+
+    order = np.argsort(ranks(digests[0], seed), kind="stable")
+    held = held_out(y_train[order].astype(np.int64), validation, len(known.classes))
+    parts = {"train": order[~held], "val": order[held]}
+    mean, std = statistics(
+        histograms(arrays["x_train"])
+        - (histograms(arrays["x_train"][parts["val"]]) if validation else 0)
+    )
+
+    def part(images: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> Split:
+        return Split(to_tensor(images, keep), torch.from_numpy(labels[keep].astype(np.int64)))
+
+    return ImageDataset(
+        name=name,
+        train=part(arrays["x_train"], y_train, parts["train"]),
+        val=part(arrays["x_train"], y_train, parts["val"]),
+        test=part(arrays["x_test"], y_test, np.arange(len(y_test))),
+        classes=list(known.classes),
+        mean=mean,
+        std=std,
+        source=Source(split, origin),
+        groups=list(known.groups) if known.groups else None,
+        group_of=torch.tensor(known.group_of) if known.group_of else None,
+    )
+
+
+def _recognise(arrays: dict[str, Any], known: Known, digests: tuple[np.ndarray, np.ndarray]) -> str:
+    """Say which split the arrays are, from what they hold.
+
+    A file's own word counts only where it claims less than the official images ("stand-in").
+    """
+    if arrays["split"] == "stand-in":
+        return "stand-in"
+    train, test = digests
+    if fingerprint(train, test) != known.everything:
+        return "unverified"
+    if known.train is not None:
+        return "official" if fingerprint(train) == known.train else "re-split"
+    sums = histograms(arrays["x_train"]) @ np.arange(256)
+    return "official" if tuple(map(int, sums)) == known.train_sums else "re-split"
+
+
+def _find(name: str, directory: Path) -> tuple[dict[str, Any], str, str] | None:
+    """Look in one directory for NAME.npz or the official files: (arrays, what, where)."""
+    path = directory / f"{name}.npz"
+    if path.exists():
+        return read_npz(path), f"{name}.npz", str(path)
+    paths = [directory / file for file in FILES[name]]
+    if not all(path.exists() for path in paths):
+        return None
+    for path, md5 in zip(paths, FILES[name].values(), strict=True):
+        if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+            raise ValueError(
+                f"{path} has another checksum than the official file ({md5}): download it again"
+            )
+    arrays = parse_raw(name, lambda file: (directory / file).read_bytes())
+    return arrays, "the official files", str(directory)
+
+
+def download_dataset(name: str, cache: Path, mirrors: Sequence[str] | None) -> dict[str, Any]:
+    """Fetch a data set, keep it in the cache as NAME.npz and return its arrays."""
+    ask = list(mirrors or MIRRORS[name])
+    try:
+        with workspace(cache) as folder:
+            raw = {file: fetch(file, md5, ask, folder) for file, md5 in FILES[name].items()}
+    except DataUnavailableError as error:
+        raise DataUnavailableError(
+            f"{name} could not be downloaded. {_advice(name)} ({error})"
+        ) from None
+    arrays = parse_raw(name, raw.__getitem__)
+    store_arrays(cache / f"{name}.npz", arrays)
+    return arrays
+
+
+def _advice(name: str) -> str:
+    count = len(FILES[name])
+    files = f"its {count} .gz files" if count > 1 else next(iter(FILES[name]))
+    return (
+        f"By hand: put {name}.npz (uint8 arrays x_train, y_train, x_test, y_test) or, as they are "
+        f"handed out, {files} into {cache_dir()}, or into a directory named by data_dir, --data or "
+        "VITCORE_DATA. To go on without them: stand_in=True, --stand-in or VITCORE_STANDIN=1 "
+        "generates drawings that stand in for the images"
+    )
+
+
+def _wants_stand_in(stand_in: bool | str | None) -> bool | str:
+    if stand_in is None:
+        return os.environ.get("VITCORE_STANDIN", "").lower() in ("1", "true", "yes", "on")
+    if stand_in is True or stand_in is False or stand_in == "only":
+        return stand_in
+    raise ValueError(f'stand_in is None, True, False or "only", given {stand_in!r}')
+
+
+def _stand_in(name: str, cache: Path) -> dict[str, Any]:
+    """The generated images, from the cache where they are there and whole."""
+    path = cache / f"{name}-stand-in-{_standin.VERSION}.npz"
+    with contextlib.suppress(ValueError, OSError):
+        return read_npz(path)
+    arrays = _standin.generate(name)
+    try:
+        store_arrays(path, arrays)
+    except OSError as error:  # it serves as well without being kept
+        warnings.warn(f"the stand-in is not kept in the cache: {error}", stacklevel=2)
+    return arrays

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: MIT
+"""TrivialAugment: one random operation of a random amount for each image (chapter 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..patches import check_images
+from .geometry import affine, column, host_generator, sample
+
+
+def _grey(images: Tensor) -> Tensor:
+    """(B, 1, H, W) the luma of colour images; the images themselves where they have no colour."""
+    if images.shape[1] != 3:
+        return images
+    weights = images.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)
+
+
+def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """other + factor (images - other), kept within [0, 1]; factor (B,)."""
+    return torch.lerp(other.expand_as(images), images, column(factor)).clamp(0, 1)
+
+
+def brightness(images: Tensor, factor: Tensor) -> Tensor:
+    """Multiply each image (B, C, H, W) by its factor (B,)."""
+    return (images * column(factor)).clamp(0, 1)
+
+
+def colour(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image with its grey self: 0 is grey, 1 the image, 2 twice as colourful."""
+    return _blend(images, _grey(images), factor)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image with the mean of its grey self: 0 is flat, 1 the image."""
+    return _blend(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), factor)
+
+
+def sharpness(images: Tensor, factor: Tensor) -> Tensor:
+    """Blend each image with its blurred self: 0 is blurred, 1 the image; the rim stays."""
+    if min(images.shape[-2:]) <= 2:
+        return images
+    channels = images.shape[1]
+    kernel = images.new_ones(3, 3)
+    kernel[1, 1] = 5
+    kernel = (kernel / kernel.sum()).expand(channels, 1, 3, 3)
+    blurred = images.clone()
+    blurred[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=channels)
+    return _blend(images, blurred, factor)
+
+
+def posterize(images: Tensor, bits: Tensor) -> Tensor:
+    """Leave 2 ** bits levels of each channel; bits (B,)."""
+    levels = column(torch.exp2(bits.to(images.dtype)))
+    return torch.minimum((images * levels).floor(), levels - 1) / levels
+
+
+def solarize(images: Tensor, threshold: Tensor) -> Tensor:
+    """Invert the values at and above the threshold (B,)."""
+    return torch.where(images >= column(threshold), 1 - images, images)
+
+
+def autocontrast(images: Tensor) -> Tensor:
+    """Stretch every channel of each image so that it reaches from 0 to 1."""
+    low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
+    flat = low == high
+    return (images - low.masked_fill(flat, 0)) / (high - low).masked_fill(flat, 1)
+
+
+def equalize(images: Tensor) -> Tensor:
+    """Spread the values of every channel evenly over 256 levels, as Pillow does."""
+    count, channels, rows, cols = images.shape
+    # The largest number below 256 makes 1.0 the last level and nothing more.
+    levels = (images * (256 - 1e-3)).long().flatten(2)  # (B, C, H·W)
+    counts = levels.new_zeros(count, channels, 256)
+    counts.scatter_add_(2, levels, torch.ones_like(levels))
+    below = counts.cumsum(dim=2) - counts  # how many values are smaller than each level
+    step = (rows * cols - counts.gather(2, levels.amax(dim=2, keepdim=True))) // 255
+    table = ((below + step // 2) // step.clamp(min=1)).clamp(max=255).to(images.dtype) / 255
+    spread = table.gather(2, levels).view_as(images)
+    return torch.where((step == 0)[..., None], images, spread)
+
+
+# Each with the largest amount and whether its sign is drawn; 31 amounts from nothing to it.
+# TrivialAugment's wide space (Müller and Hutter, 2021, table 5), in torchvision's order.
+TRIVIAL: dict[str, tuple[float, bool]] = {
+    "identity": (0.0, False),
+    "shear_x": (0.99, True),
+    "shear_y": (0.99, True),
+    "translate_x": (32.0, True),
+    "translate_y": (32.0, True),
+    "rotate": (135.0, True),
+    "brightness": (0.99, True),
+    "colour": (0.99, True),
+    "contrast": (0.99, True),
+    "sharpness": (0.99, True),
+    "posterize": (6.0, False),
+    "solarize": (1.0, False),
+    "autocontrast": (0.0, False),
+    "equalize": (0.0, False),
+}
+
+_TRIVIAL_BINS = 31
+
+
+def trivial_operation(name: str, images: Tensor, amount: Tensor, fill: float = 0.0) -> Tensor:
+    """Apply one operation of ``TRIVIAL`` to images (B, C, H, W), by an amount for each (B,).
+
+    Shears are slopes about the upper left corner, translations whole pixels, rotations degrees
+    counter-clockwise; the four enhancements blend with the factor 1 + amount; posterize takes
+    ``amount`` bits away from 8, solarize lowers its threshold from 1 by the amount.
+    """
+    if name in _ENHANCE:
+        return _ENHANCE[name](images, 1 + amount)
+    if name == "identity":
+        return images
+    if name == "posterize":
+        return posterize(images, 8 - amount.round())
+    if name == "solarize":
+        return solarize(images, 1 - amount)
+    if name == "autocontrast":
+        return autocontrast(images)
+    if name == "equalize":
+        return equalize(images)
+    rows, cols = images.shape[-2:]
+    zero, one = torch.zeros_like(amount), torch.ones_like(amount)
+    if name == "rotate":
+        return affine(images, -amount, torch.stack([zero, zero], dim=1), one, fill=fill)
+    # One pixel in numbers that count the axis from -1 to 1; see affine.
+    entries = {
+        "shear_x": [one, amount * rows / cols, amount * rows / cols, zero, one, zero],
+        "shear_y": [one, zero, zero, amount * cols / rows, one, amount * cols / rows],
+        "translate_x": [one, zero, -amount.trunc() * 2 / cols, zero, one, zero],
+        "translate_y": [one, zero, zero, zero, one, -amount.trunc() * 2 / rows],
+    }
+    return sample(images, torch.stack(entries[name], dim=1).view(-1, 2, 3), fill)
+
+
+_ENHANCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "brightness": brightness,
+    "colour": colour,
+    "contrast": contrast,
+    "sharpness": sharpness,
+}
+
+
+def trivial_augment(
+    images: Tensor, *, fill: float = 0.0, generator: torch.Generator | None = None
+) -> Tensor:
+    """Change each image (B, C, H, W) by one random operation of a random amount.
+
+    Source: Müller and Hutter (2021), TrivialAugment, algorithm 1 with the wide space. Images are
+    moved with bilinear interpolation.
+    """
+    check_images(images)
+    host = host_generator(generator, images.device)
+    chosen = torch.randint(len(TRIVIAL), (len(images),), generator=host)
+    draw = torch.rand((len(images), 2), generator=generator, device=images.device)
+    strength = torch.floor(draw[:, 0] * _TRIVIAL_BINS) / (_TRIVIAL_BINS - 1)
+    sign = torch.where(draw[:, 1] < 0.5, -1.0, 1.0)
+    changed = images.clone()
+    for number, (name, (largest, signed)) in enumerate(TRIVIAL.items()):
+        mine = (chosen == number).nonzero().squeeze(1)
+        if name == "identity" or not len(mine):
+            continue
+        mine = mine.to(images.device, non_blocking=True)
+        amount = strength[mine] * largest
+        amount = amount * sign[mine] if signed else amount
+        changed[mine] = trivial_operation(name, images[mine], amount.to(images.dtype), fill)
+    return changed
