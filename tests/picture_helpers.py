@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of plots and diagrams share: is every text of a figure whole and alone?"""
+"""What the tests of pictures share: is every text of a figure whole and alone?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from vitcore import plots
+from vitbook import pictures
 
 
 def texts_of(fig: Figure) -> list[tuple[str, Bbox]]:
@@ -67,11 +67,11 @@ def unreadable(fig: Figure) -> list[str]:
 
 def check_readable(fig: Figure) -> None:
     """Within the page's width, in one font size, on opaque white, no text cut off or covered."""
-    assert fig.get_figwidth() <= plots.MAX_WIDTH
-    assert {text.get_fontsize() for text in fig.findobj(Text)} == {plots.FONT_SIZE}
+    assert fig.get_figwidth() <= pictures.MAX_WIDTH
+    assert {text.get_fontsize() for text in fig.findobj(Text)} == {pictures.FONT_SIZE}
     problems = unreadable(fig)
     assert not problems, "\n".join(problems)
-    png = plots.to_png(fig)
+    png = pictures.to_png(fig)
     assert len(png) < 80_000
     picture = Image.open(io.BytesIO(png))
     assert picture.mode == "P"

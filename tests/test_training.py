@@ -172,14 +172,6 @@ def test_history_best():
         _ = History().best
 
 
-def test_history_plots_itself(monkeypatch):
-    from vitcore import plots
-
-    monkeypatch.setattr(plots, "plot_history", lambda history, **options: (history, options))
-    history = History([row(1, 0.5)])
-    assert history.plot(title="t") == (history, {"title": "t"})
-
-
 def test_set_seed_and_quick_mode(monkeypatch):
     def draw():
         set_seed(3)

@@ -19,6 +19,11 @@ from tools.set_repository import ROOT, read_version
 from tools.setup_cell import wheel_name
 
 CHAPTERS = notebooks.notebook_paths()
+PACKAGES = [ROOT / name for name in build_wheel.PACKAGES]
+SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
+DATA = [
+    path for package in PACKAGES for name in ("py.typed", "*.json") for path in package.rglob(name)
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +40,6 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def package_sources() -> list[Path]:
-    """Every Python file of the two packages that the wheel brings."""
-    return [path for name in build_wheel.PACKAGES for path in sorted((ROOT / name).rglob("*.py"))]
-
-
 def test_the_name_is_the_one_that_the_setup_cell_asks_for(wheel: Path) -> None:
     assert wheel.name == wheel_name(read_version())
 
@@ -50,11 +50,8 @@ def test_what_the_wheel_holds(wheel: Path) -> None:
         (metadata,) = [name for name in names if name.endswith("dist-info/METADATA")]
         told = archive.read(metadata).decode()
     package = {name for name in names if not name.startswith("vitcore-")}
-    sources = {path.relative_to(ROOT).as_posix() for path in package_sources()}
-    data = {"vitcore/py.typed", "vitbook/py.typed"}
-    if (ROOT / "vitcore/runs.json").exists():
-        data.add("vitcore/runs.json")
-    assert package == sources | data
+    sources = {path.relative_to(ROOT).as_posix() for path in SOURCES}
+    assert package == sources | {path.relative_to(ROOT).as_posix() for path in DATA}
     needs = [line for line in told.splitlines() if line.startswith("Requires-Dist:")]
     assert any("torch" in line for line in needs)
     assert any("einops" in line for line in needs)
@@ -96,8 +93,11 @@ def test_a_chapter_runs_from_the_wheel(
 
 
 def test_every_module_imports_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    parts = [path.relative_to(ROOT).with_suffix("").parts for path in package_sources()]
-    modules = [".".join(part) for part in parts if part[-1][0] != "_"]
+    modules = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in SOURCES
+        if path.stem != "__main__"
+    ]
     program = "import importlib, sys\n" + "\n".join(
         f"importlib.import_module('{module}')" for module in modules
     )

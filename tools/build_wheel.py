@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""Build the wheel of vitcore and vitbook: python -m tools.build_wheel FOLDER.
+"""Build the wheel from a clean copy of its sources: python -m tools.build_wheel FOLDER.
 
-The site serves the wheel to Colab, and a test lets it serve the notebooks in an empty folder. The
-copy of the sources keeps setuptools' own build folder, and with it files that no longer exist, out of the wheel.
+It holds vitcore and vitbook. The site serves it to Colab, and a test lets it serve the notebooks in
+an empty folder. The copy keeps setuptools' own build folder, and with it files that are gone from
+the sources, out of the wheel.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("vitcore", "vitbook")
 FILES = ("pyproject.toml", "README.md", "LICENSE")
+PACKAGES = ("vitcore", "vitbook")
 
 
 def build_wheel(folder: Path) -> Path:

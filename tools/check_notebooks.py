@@ -142,7 +142,9 @@ def images(notebook: Any) -> list[str]:
             data = output.get("data", {})
             shown += [data.get("text/html", "")]
             if any(kind.startswith("image/") for kind in data) and "text/html" not in data:
-                found.append(f"cell {index} shows a picture without alternative text: plots.show")
+                found.append(
+                    f"cell {index} shows a picture without alternative text: pictures.show"
+                )
         for text in shown:
             for tag in IMAGE.findall(text):
                 if not ALT.search(tag):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: MIT
-"""What the pages of the book need beside the code that people take with them: vitcore."""
+"""What the pages of the book need beside vitcore: checks, pictures, records, ladders of recipes."""

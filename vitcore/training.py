@@ -193,12 +193,6 @@ class History(list[dict[str, Any]]):
         """Time of all epochs, validation included, summed over the parts of a resumed run."""
         return float(sum(row["seconds"] for row in self))
 
-    def plot(self, **options: Any) -> Any:
-        """Loss and accuracy by epoch as a matplotlib figure (vitcore.plots.plot_history)."""
-        from .plots import plot_history
-
-        return plot_history(self, **options)
-
 
 # --- small choices ---------------------------------------------------------------------------
 

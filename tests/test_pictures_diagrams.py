@@ -20,7 +20,10 @@ from matplotlib.patches import FancyBboxPatch
 from picture_helpers import check_readable, texts_of
 from PIL import Image
 
-from vitcore import diagrams, plots
+from vitbook import pictures
+from vitbook.pictures.__main__ import main
+from vitbook.pictures.canvas import MUTED_FACE
+from vitbook.pictures.look import tint
 from vitcore.patches import patchify
 from vitcore.vit import MODELS, ViT, ViTConfig
 
@@ -29,51 +32,51 @@ DIGIT = torch.zeros(1, 28, 28, dtype=torch.uint8)
 RUNGS = ("warmup and cosine", "augmentation", "mixup, CutMix", "mean pooling", "conv. stem",
          "moving average", "Muon", "more epochs")  # fmt: skip
 DRAWINGS: dict[str, Callable[[], Figure]] = {
-    "model": diagrams.model_diagram,
+    "model": pictures.model_diagram,
     **{
-        f"model, {part}": partial(diagrams.model_diagram, part, title=f"Here: {part}")
-        for part in diagrams.HIGHLIGHTS
+        f"model, {part}": partial(pictures.model_diagram, part, title=f"Here: {part}")
+        for part in pictures.HIGHLIGHTS
     },
-    "model without shapes": lambda: diagrams.model_diagram(shapes=False),
+    "model without shapes": lambda: pictures.model_diagram(shapes=False),
     **{
-        f"model {name}": partial(diagrams.model_diagram, config=config)
+        f"model {name}": partial(pictures.model_diagram, config=config)
         for name, config in MODELS.items()
         if name in ("vit_mnist", "vit_large_patch16_224")
     },
-    "model with registers": lambda: diagrams.model_diagram(
+    "model with registers": lambda: pictures.model_diagram(
         config=ViTConfig(registers=4, pool_norm="after", pool="mean")
     ),
-    "model with registers, embeddings": lambda: diagrams.model_diagram(
+    "model with registers, embeddings": lambda: pictures.model_diagram(
         "embeddings", config=ViTConfig(registers=4)
     ),
-    "model without positions": lambda: diagrams.model_diagram(
+    "model without positions": lambda: pictures.model_diagram(
         config=ViTConfig(positions="none", class_token=False, pool="mean", num_classes=0)
     ),
-    "block": diagrams.block_diagram,
-    "post-norm": lambda: diagrams.block_diagram(False, title="Norms on the stream"),
-    "block with all": lambda: diagrams.block_diagram(layer_scale=True, drop_path=True),
-    "attention": diagrams.attention_diagram,
-    "attention without shapes": lambda: diagrams.attention_diagram(shapes=False, title="One layer"),
-    **{f"{h} heads": partial(diagrams.heads_diagram, h) for h in (2, 3, 4)},
-    "cut": diagrams.patch_cut_diagram,
-    "cut digit": lambda: diagrams.patch_cut_diagram(DIGIT, 7, patch=5, title="A digit"),
-    "cut wide": lambda: diagrams.patch_cut_diagram(diagrams.motif(32)[:, 8:24], 8),
-    "embedding": diagrams.embedding_diagram,
-    "embedding without class token": lambda: diagrams.embedding_diagram(class_token=False),
-    "order": diagrams.sequence_order_diagram,
-    "order, corner": lambda: diagrams.sequence_order_diagram((8, 7), 0, title="In the corner"),
-    "order, end": lambda: diagrams.sequence_order_diagram((7, 7), 48),
-    "order, small": lambda: diagrams.sequence_order_diagram((2, 2)),
-    "training": diagrams.training_diagram,
-    "training with rungs": lambda: diagrams.training_diagram(RUNGS, title="One step"),
-    "fields": diagrams.receptive_field_diagram,
-    "fields of a photograph": lambda: diagrams.receptive_field_diagram(
+    "block": pictures.block_diagram,
+    "post-norm": lambda: pictures.block_diagram(False, title="Norms on the stream"),
+    "block with all": lambda: pictures.block_diagram(layer_scale=True, drop_path=True),
+    "attention": pictures.attention_diagram,
+    "attention without shapes": lambda: pictures.attention_diagram(shapes=False, title="One layer"),
+    **{f"{h} heads": partial(pictures.heads_diagram, h) for h in (2, 3, 4)},
+    "cut": pictures.patch_cut_diagram,
+    "cut digit": lambda: pictures.patch_cut_diagram(DIGIT, 7, patch=5, title="A digit"),
+    "cut wide": lambda: pictures.patch_cut_diagram(pictures.motif(32)[:, 8:24], 8),
+    "embedding": pictures.embedding_diagram,
+    "embedding without class token": lambda: pictures.embedding_diagram(class_token=False),
+    "order": pictures.sequence_order_diagram,
+    "order, corner": lambda: pictures.sequence_order_diagram((8, 7), 0, title="In the corner"),
+    "order, end": lambda: pictures.sequence_order_diagram((7, 7), 48),
+    "order, small": lambda: pictures.sequence_order_diagram((2, 2)),
+    "training": pictures.training_diagram,
+    "training with rungs": lambda: pictures.training_diagram(RUNGS, title="One step"),
+    "fields": pictures.receptive_field_diagram,
+    "fields of a photograph": lambda: pictures.receptive_field_diagram(
         5, 2, np.full((3, 24, 32), 90, np.uint8), title="Smaller patches"
     ),
-    "comparison": diagrams.comparison_diagram,
-    "notation": diagrams.notation_pictures,
-    "front": diagrams.front_picture,
-    "front of one's own": lambda: diagrams.front_picture(DIGIT, title="A digit"),
+    "comparison": pictures.comparison_diagram,
+    "notation": pictures.notation_pictures,
+    "front": pictures.front_picture,
+    "front of one's own": lambda: pictures.front_picture(DIGIT, title="A digit"),
 }
 
 
@@ -98,7 +101,7 @@ def faces(fig: Figure) -> dict[str, tuple[float, ...]]:
 def test_every_diagram_can_be_read(name: str) -> None:
     fig = DRAWINGS[name]()
     check_readable(fig)
-    assert fig.get_figwidth() <= plots.WIDTH
+    assert fig.get_figwidth() <= pictures.WIDTH
 
 
 def test_texts_stand_inside_their_boxes() -> None:
@@ -123,7 +126,7 @@ def test_texts_stand_inside_their_boxes() -> None:
 def test_the_shapes_are_those_of_the_model() -> None:
     for name in ("vit_mnist", "vit_cifar", "vit_tiny_patch16_224"):
         config = MODELS[name]
-        written = words(diagrams.model_diagram(config=config))
+        written = words(pictures.model_diagram(config=config))
         model = ViT(config, depth=1)
         side = config.image_size
         assert isinstance(side, int)
@@ -138,17 +141,17 @@ def test_the_shapes_are_those_of_the_model() -> None:
 
 
 def test_without_a_configuration_letters_stand_in_the_shapes() -> None:
-    written = words(diagrams.model_diagram())
+    written = words(pictures.model_diagram())
     for shape in ("(B, C, H, W)", "(B, N, C·P·P)", "(B, N, D)", "(B, 1+N, D)", "(B, D)", "(B, K)"):
         assert shape in written
-    assert not [w for w in words(diagrams.model_diagram(shapes=False)) if w.startswith("(B")]
+    assert not [w for w in words(pictures.model_diagram(shapes=False)) if w.startswith("(B")]
 
 
 def test_the_drawing_follows_the_configuration() -> None:
-    written = words(diagrams.model_diagram(config=MODELS["vit_mnist"]))
+    written = words(pictures.model_diagram(config=MODELS["vit_mnist"]))
     assert "mean of the patch tokens" in written
     assert not [w for w in written if "class token" in w]
-    written = words(diagrams.model_diagram(config=ViTConfig(registers=4)))
+    written = words(pictures.model_diagram(config=ViTConfig(registers=4)))
     assert "class token + 4 registers" in written
     assert "(B, 201, 768)" in written
     written = words(DRAWINGS["model without positions"]())
@@ -156,7 +159,7 @@ def test_the_drawing_follows_the_configuration() -> None:
     assert "linear head" not in written
 
     def height_of(config: ViTConfig, word: str) -> float:
-        return dict(texts_of(diagrams.model_diagram(config=config)))[word].y0
+        return dict(texts_of(pictures.model_diagram(config=config)))[word].y0
 
     after = ViTConfig(pool="mean", pool_norm="after")
     assert height_of(after, "mean of the patch tokens") > height_of(after, "linear head")
@@ -177,8 +180,8 @@ def test_the_drawing_follows_the_configuration() -> None:
     ],
 )
 def test_only_the_chapters_part_keeps_its_colour(part: str, coloured: set[str]) -> None:
-    grey = to_rgb(diagrams.MUTED_FACE)
-    fig = diagrams.model_diagram(part)
+    grey = to_rgb(MUTED_FACE)
+    fig = pictures.model_diagram(part)
     boxes: Any = [p for p in fig.axes[0].patches if isinstance(p, FancyBboxPatch)]
     found = set()
     for text in fig.axes[0].texts:
@@ -192,17 +195,17 @@ def test_only_the_chapters_part_keeps_its_colour(part: str, coloured: set[str]) 
 
 
 def test_a_colour_means_the_same_everywhere() -> None:
-    attention = plots.tint(plots.ROLES["attention"], 0.42)
-    norm = plots.tint(plots.ROLES["norm"], 0.42)
-    for fig in (diagrams.model_diagram(), diagrams.block_diagram()):
+    attention = tint(pictures.ROLES["attention"], 0.42)
+    norm = tint(pictures.ROLES["norm"], 0.42)
+    for fig in (pictures.model_diagram(), pictures.block_diagram()):
         assert faces(fig)["attention"] == pytest.approx(attention)
         assert faces(fig)["norm"] == pytest.approx(norm)
-    assert faces(diagrams.attention_diagram())["softmax over the keys"] == pytest.approx(attention)
+    assert faces(pictures.attention_diagram())["softmax over the keys"] == pytest.approx(attention)
 
 
 def test_norms_stand_before_or_after() -> None:
     def order(pre_norm: bool) -> list[str]:
-        texts = texts_of(diagrams.block_diagram(pre_norm))
+        texts = texts_of(pictures.block_diagram(pre_norm))
         kept = [(box.y0, text) for text, box in texts if text in ("norm", "attention", "MLP")]
         return [text for _, text in sorted(kept, reverse=True)]
 
@@ -211,27 +214,27 @@ def test_norms_stand_before_or_after() -> None:
 
 
 def test_the_cut_patch_is_read_out_channel_by_channel() -> None:
-    image = diagrams.motif(32)
-    fig = diagrams.patch_cut_diagram(image, 8, patch=9)
+    image = pictures.motif(32)
+    fig = pictures.patch_cut_diagram(image, 8, patch=9)
     vector = patchify(torch.from_numpy(image)[None].float(), 8)[0, 9].numpy()
     arrays = [np.asarray(image.get_array()) for image in fig.axes[0].images]
     strips = [array.ravel() for array in arrays if len(array) == 1]
     np.testing.assert_allclose(np.concatenate(strips) * 255, vector, atol=1e-9)
     assert "one vector of C·P·P = 192 numbers" in words(fig)
-    assert "grey" in words(diagrams.patch_cut_diagram(DIGIT, 7))
+    assert "grey" in words(pictures.patch_cut_diagram(DIGIT, 7))
 
 
 def test_neighbours_in_the_sequence() -> None:
-    written = words(diagrams.sequence_order_diagram((4, 5), 7))
+    written = words(pictures.sequence_order_diagram((4, 5), 7))
     assert {"+1", "−1", "+5", "−5", "patch 7"} <= set(written)
-    written = words(diagrams.sequence_order_diagram((4, 5), 0))
+    written = words(pictures.sequence_order_diagram((4, 5), 0))
     assert {"+1", "+5"} <= set(written)
     assert "−1" not in written
     assert "…" in written
 
 
 def test_rungs_stand_beside_their_places() -> None:
-    heights = {text: box.y0 for text, box in texts_of(diagrams.training_diagram(RUNGS))}
+    heights = {text: box.y0 for text, box in texts_of(pictures.training_diagram(RUNGS))}
     for rung, place in (
         ("conv. stem", "cut into tokens"),
         ("mean pooling", "pool, head"),
@@ -239,13 +242,13 @@ def test_rungs_stand_beside_their_places() -> None:
         ("more epochs", "a batch of images"),
     ):
         assert abs(heights[rung] - heights[place]) < 8
-    assert "1" not in words(diagrams.training_diagram())
-    assert "3" not in words(diagrams.training_diagram(RUNGS[:2]))
+    assert "1" not in words(pictures.training_diagram())
+    assert "3" not in words(pictures.training_diagram(RUNGS[:2]))
 
 
 def test_the_fields_are_those_of_the_patch_embeddings() -> None:
     """A token's gradient says which pixels it sees; the drawing frames just these."""
-    fig = diagrams.receptive_field_diagram()
+    fig = pictures.receptive_field_diagram()
     frames: Any = [p for p in fig.axes[0].patches if p.get_linewidth() == 2.4]
     scale = 2.28 / 32
     for name, left, frame in (
@@ -268,16 +271,16 @@ def test_the_fields_are_those_of_the_patch_embeddings() -> None:
 
 
 def test_the_motif_is_a_picture() -> None:
-    image = diagrams.motif(48)
+    image = pictures.motif(48)
     assert image.shape == (3, 48, 48)
     assert image.dtype == np.uint8
     assert image.std() > 30
-    np.testing.assert_array_equal(image, diagrams.motif(48))
+    np.testing.assert_array_equal(image, pictures.motif(48))
 
 
 def test_the_canvas_measures_in_inches_from_the_upper_left() -> None:
-    with plots.style():
-        canvas = diagrams.Canvas(4, 2, title="Above")
+    with pictures.style():
+        canvas = pictures.Canvas(4, 2, title="Above")
         box = canvas.box(1, 0.5, 2, 1, "a box")
         canvas.brace(1, 1.6, 2, "below")
         canvas.brace(1, 0.4, 2, "above", side="top")
@@ -301,10 +304,10 @@ def test_the_canvas_measures_in_inches_from_the_upper_left() -> None:
 def test_the_command_writes_the_same_bytes_every_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = [sys.executable, "-m", "vitcore.diagrams", str(tmp_path / "a")]
+    command = [sys.executable, "-m", "vitbook.pictures", str(tmp_path / "a")]
     subprocess.run(command, check=True, capture_output=True)
-    diagrams.main([str(tmp_path / "b")])
-    names = {f"{name}.png" for name in diagrams.page_pictures()}
+    main([str(tmp_path / "b")])
+    names = {f"{name}.png" for name in pictures.page_pictures()}
     assert {Path(line).name for line in capsys.readouterr().out.splitlines()} == names
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -312,41 +315,41 @@ def test_the_command_writes_the_same_bytes_every_time(
 
 def test_names_of_files_differ_where_letters_do_not() -> None:
     """d and D, h and H are one file name on macOS and Windows."""
-    names = [name.lower() for name in diagrams.page_pictures()]
+    names = [name.lower() for name in pictures.page_pictures()]
     assert len(set(names)) == len(names)
-    assert all(picture.alt.endswith(".") for picture in diagrams.page_pictures().values())
+    assert all(picture.alt.endswith(".") for picture in pictures.page_pictures().values())
 
 
-@pytest.mark.parametrize("name", diagrams.page_pictures())
+@pytest.mark.parametrize("name", pictures.page_pictures())
 def test_the_books_pictures_are_those_the_code_draws(name: str) -> None:
     path = PAGES / f"{name}.png"
-    assert path.exists(), f"{path.name} is missing: run python -m vitcore.diagrams book/img"
-    drawn = Image.open(io.BytesIO(plots.to_png(diagrams.page_pictures()[name].draw())))
+    assert path.exists(), f"{path.name} is missing: run python -m vitbook.pictures book/img"
+    drawn = Image.open(io.BytesIO(pictures.to_png(pictures.page_pictures()[name].draw())))
     kept = Image.open(path)
     assert kept.size == drawn.size
     # Not byte by byte: another matplotlib or Pillow may place a grey pixel differently.
     difference = np.abs(
         np.asarray(kept.convert("RGB"), float) - np.asarray(drawn.convert("RGB"), float)
     )
-    assert difference.mean() < 2, f"{path.name} is old: run python -m vitcore.diagrams book/img"
+    assert difference.mean() < 2, f"{path.name} is old: run python -m vitbook.pictures book/img"
 
 
 # --- what they refuse -------------------------------------------------------------------------
 
 BAD: list[tuple[str, Callable[[], Any], str]] = [
-    ("highlight", lambda: diagrams.model_diagram("brain"), "highlight is 'brain'"),
-    ("heads", lambda: diagrams.heads_diagram(12), "room for 2, 3 or 4"),
-    ("motif", lambda: diagrams.motif(4), "at least 8"),
-    ("no patch size", lambda: diagrams.patch_cut_diagram(DIGIT), "patch_size is missing"),
-    ("many patches", lambda: diagrams.patch_cut_diagram(DIGIT, 2), "larger patches"),
-    ("no such patch", lambda: diagrams.patch_cut_diagram(DIGIT, 7, patch=16), "0 to 15"),
-    ("grid", lambda: diagrams.sequence_order_diagram((4, 14)), "4 x 14"),
-    ("no such place", lambda: diagrams.sequence_order_diagram((4, 4), 16), "0 to 15"),
-    ("rungs", lambda: diagrams.training_diagram(["a"] * 9), "eight places"),
-    ("field", lambda: diagrams.receptive_field_diagram(12), "must be odd"),
-    ("cut", lambda: diagrams.receptive_field_diagram(13, 5), "does not divide"),
-    ("letter", lambda: diagrams.notation_picture("Q"), "letter is 'Q'"),
-    ("image", lambda: diagrams.front_picture(np.zeros((5, 8, 8))), "5 channels"),
+    ("highlight", lambda: pictures.model_diagram("brain"), "highlight is 'brain'"),
+    ("heads", lambda: pictures.heads_diagram(12), "room for 2, 3 or 4"),
+    ("motif", lambda: pictures.motif(4), "at least 8"),
+    ("no patch size", lambda: pictures.patch_cut_diagram(DIGIT), "patch_size is missing"),
+    ("many patches", lambda: pictures.patch_cut_diagram(DIGIT, 2), "larger patches"),
+    ("no such patch", lambda: pictures.patch_cut_diagram(DIGIT, 7, patch=16), "0 to 15"),
+    ("grid", lambda: pictures.sequence_order_diagram((4, 14)), "4 x 14"),
+    ("no such place", lambda: pictures.sequence_order_diagram((4, 4), 16), "0 to 15"),
+    ("rungs", lambda: pictures.training_diagram(["a"] * 9), "eight places"),
+    ("field", lambda: pictures.receptive_field_diagram(12), "must be odd"),
+    ("cut", lambda: pictures.receptive_field_diagram(13, 5), "does not divide"),
+    ("letter", lambda: pictures.notation_picture("Q"), "letter is 'Q'"),
+    ("image", lambda: pictures.front_picture(np.zeros((5, 8, 8))), "5 channels"),
 ]
 
 
@@ -358,4 +361,4 @@ def test_bad_input_is_named(call: Callable[[], Any], message: str) -> None:
 
 def test_what_is_no_configuration_is_refused() -> None:
     with pytest.raises(TypeError, match="without image_size: pass a ViTConfig"):
-        diagrams.model_diagram(config={"dim": 64})
+        pictures.model_diagram(config={"dim": 64})

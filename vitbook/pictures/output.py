@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""From a figure to the page: as PNG, as HTML with alternative text, and into a notebook."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import sys
+
+from matplotlib.figure import Figure
+
+from .look import DPI, style
+
+# CSS pixels to an inch when a page has room: letters come out the size of the page's text.
+CSS_PIXELS_PER_INCH = 110
+
+
+class Picture(Figure):
+    """A matplotlib figure that shows itself in a notebook when it is the value of a cell."""
+
+    alt: str = ""
+
+    def _repr_html_(self) -> str:
+        return to_html(self, self.alt or _title_of(self) or "figure")
+
+
+def _title_of(fig: Figure) -> str:
+    title = fig.get_suptitle() if hasattr(fig, "get_suptitle") else ""
+    return " ".join(str(title).split())
+
+
+def to_png(fig: Figure, *, dpi: int = DPI, colours: int = 256) -> bytes:
+    """The figure as PNG bytes: opaque, at most 256 colours (a third of the size), no dates.
+
+    The same figure gives the same bytes with the same versions of matplotlib and Pillow.
+    """
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with style():
+        fig.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, facecolor="white")
+    picture = Image.open(buffer).convert("RGB")
+    picture = picture.quantize(colors=colours, dither=Image.Dither.NONE)
+    out = io.BytesIO()
+    picture.save(out, format="PNG", optimize=True)
+    return out.getvalue()
+
+
+def to_html(fig: Figure, alt: str) -> str:
+    """An ``<img>`` element with the figure inside it and ``alt`` as its alternative text."""
+    width = round(fig.get_figwidth() * CSS_PIXELS_PER_INCH)
+    data = base64.b64encode(to_png(fig)).decode("ascii")
+    return (
+        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt, quote=True)}" '
+        f'width="{width}" style="max-width: 100%; height: auto; background: white;">'
+    )
+
+
+def show(fig: Figure, alt: str) -> None:
+    """Show a figure in a notebook, with alternative text for readers who cannot see it.
+
+    The output is an ``<img>`` element (text/html), which keeps its text on the site, in Colab and
+    in the .ipynb file; where only plain text is shown, the alternative text stands alone.
+    The figure is closed. Outside a notebook nothing happens.
+
+    Args:
+        fig: the figure.
+        alt: one or two sentences that say what the picture shows.
+    """
+    if not isinstance(fig, Figure):
+        raise TypeError(
+            f"show takes a matplotlib Figure, but got {type(fig).__name__}: "
+            "pass what a function of vitbook.pictures returned."
+        )
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError(
+            "show needs alt, the alternative text: one sentence that says what the picture shows."
+        )
+    alt = " ".join(alt.split())
+    if _in_notebook():
+        from IPython.display import display
+
+        display({"text/html": to_html(fig, alt), "text/plain": alt}, raw=True)
+    if "matplotlib.pyplot" in sys.modules:
+        # A figure that the reader made with pyplot would be shown a second time at the cell's end.
+        sys.modules["matplotlib.pyplot"].close(fig)
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    if ipython is None:
+        return False
+    shell = ipython.get_ipython()
+    return shell is not None and getattr(shell, "kernel", None) is not None
