@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from .frame import (
     CheckFailed,
     call,
+    check,
     compare,
     first_of,
-    judging,
     lively,
     need,
     parts_of,
@@ -24,186 +24,183 @@ from .frame import (
 )
 
 
+@check("the norm agrees with nn.LayerNorm at eps 1e-6")
 def check_layer_norm(norm: Any) -> None:
     """``norm(x (B, N, D), weight, bias)`` with eps 1e-6, or a module with these two."""
-    with judging("the norm agrees with nn.LayerNorm at eps 1e-6"):
-        if isinstance(norm, nn.Module):
-            need(norm, "weight", "bias")
-            norm = lively(norm)
-            weight, bias = norm.weight.detach(), norm.bias.detach()
-            given: tuple[Tensor, ...] = ()
-        else:
-            weight, bias = 1 + torch.randn(6) / 3, torch.randn(6)
-            given = (weight, bias)
-        x = 1 + torch.randn(3, 4, weight.shape[0]).to(weight)
-        x[1] *= 2e-3  # so small that the place and the size of eps show
+    if isinstance(norm, nn.Module):
+        need(norm, "weight", "bias")
+        norm = lively(norm)
+        weight, bias = norm.weight.detach(), norm.bias.detach()
+        given: tuple[Tensor, ...] = ()
+    else:
+        weight, bias = 1 + torch.randn(6) / 3, torch.randn(6)
+        given = (weight, bias)
+    x = 1 + torch.randn(3, 4, weight.shape[0]).to(weight)
+    x[1] *= 2e-3  # so small that the place and the size of eps show
 
-        def norm_by(
-            axes: tuple[int, ...] = (-1,), eps: float = 1e-6, unbiased: bool = False
-        ) -> Tensor:
-            variance = x.var(axes, unbiased=unbiased, keepdim=True)
-            return (x - x.mean(axes, keepdim=True)) / (variance + eps).sqrt() * weight + bias
+    def norm_by(axes: tuple[int, ...] = (-1,), eps: float = 1e-6, unbiased: bool = False) -> Tensor:
+        variance = x.var(axes, unbiased=unbiased, keepdim=True)
+        return (x - x.mean(axes, keepdim=True)) / (variance + eps).sqrt() * weight + bias
 
-        centred = x - x.mean(-1, keepdim=True)
-        spread = x.var(-1, unbiased=False, keepdim=True)
-        unit = centred / (spread + 1e-6).sqrt()
-        wrong = [
-            ("is your eps inside the square root, beside the variance?",
-             centred / (spread.sqrt() + 1e-6) * weight + bias),
-            ("eps is 1e-5, torch's default; ViTs have 1e-6", norm_by(eps=1e-5)),
-            ("there is no eps: a token of equal values would divide by zero", norm_by(eps=0.0)),
-            ("the variance is divided by D - 1: torch's var does that unless it is told not to",
-             norm_by(unbiased=True)),
-            ("the mean runs over all tokens of an image as well: each token is normalised alone",
-             norm_by((1, 2))),
-            ("the mean runs over the tokens, not over the channels", norm_by((1,))),
-            ("the mean runs over the batch, not over the channels", norm_by((0,))),
-            ("the mean runs over batch and tokens, as in batch norm", norm_by((0, 1))),
-            ("the mean runs over everything: each token is normalised alone", norm_by((0, 1, 2))),
-            ("the weight and the bias are not used", unit),
-            ("the bias is not used", unit * weight),
-            ("the weight is not used", unit + bias),
-            ("it divides by the variance, not by its root", centred / (spread + 1e-6) * weight
-             + bias),
-            ("the mean is not taken away",
-             x / (spread + 1e-6).sqrt() * weight + bias),
-            ("the mean is not taken away",
-             x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight + bias),
-        ]  # fmt: skip
-        compare(
-            call(norm, x, *given), F.layer_norm(x, weight.shape, weight, bias, 1e-6), wrong,
-            "each token is brought to mean 0 and variance 1, then scaled and shifted",
-        )  # fmt: skip
+    centred = x - x.mean(-1, keepdim=True)
+    spread = x.var(-1, unbiased=False, keepdim=True)
+    unit = centred / (spread + 1e-6).sqrt()
+    wrong = [
+        ("is your eps inside the square root, beside the variance?",
+         centred / (spread.sqrt() + 1e-6) * weight + bias),
+        ("eps is 1e-5, torch's default; ViTs have 1e-6", norm_by(eps=1e-5)),
+        ("there is no eps: a token of equal values would divide by zero", norm_by(eps=0.0)),
+        ("the variance is divided by D - 1: torch's var does that unless it is told not to",
+         norm_by(unbiased=True)),
+        ("the mean runs over all tokens of an image as well: each token is normalised alone",
+         norm_by((1, 2))),
+        ("the mean runs over the tokens, not over the channels", norm_by((1,))),
+        ("the mean runs over the batch, not over the channels", norm_by((0,))),
+        ("the mean runs over batch and tokens, as in batch norm", norm_by((0, 1))),
+        ("the mean runs over everything: each token is normalised alone", norm_by((0, 1, 2))),
+        ("the weight and the bias are not used", unit),
+        ("the bias is not used", unit * weight),
+        ("the weight is not used", unit + bias),
+        ("it divides by the variance, not by its root", centred / (spread + 1e-6) * weight
+         + bias),
+        ("the mean is not taken away",
+         x / (spread + 1e-6).sqrt() * weight + bias),
+        ("the mean is not taken away",
+         x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight + bias),
+    ]  # fmt: skip
+    compare(
+        call(norm, x, *given), F.layer_norm(x, weight.shape, weight, bias, 1e-6), wrong,
+        "each token is brought to mean 0 and variance 1, then scaled and shifted",
+    )  # fmt: skip
 
 
+@check("this is the exact GELU")
 def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
     """``gelu(x) -> x * Phi(x)``, the exact one with the normal distribution's Phi."""
-    with judging("this is the exact GELU"):
-        x = torch.linspace(-4, 4, 81).double()
-        phi = torch.distributions.Normal(0.0, 1.0)
-        got = call(gelu, x)
-        wrong = [
-            ("this is ReLU: GELU lets a little of the negative numbers through", x.relu()),
-            ("this is x * sigmoid(x), called SiLU", F.silu(x)),
-            ("this is the sigmoid approximation", x * (1.702 * x).sigmoid()),
-            ("this is Phi(x) without the factor x", phi.cdf(x)),
-            ("this is x times the density, not times the distribution function",
-             x * phi.log_prob(x).exp()),
-            ("something is missing inside erf: Phi(x) belongs to a variance of 1",
-             x * 0.5 * (1 + torch.erf(x))),
-            ("a factor of one half is missing", x * (1 + torch.erf(x / math.sqrt(2)))),
-        ]  # fmt: skip
-        if isinstance(got, Tensor) and same_values(got, F.gelu(x, approximate="tanh"), 1e-7):
-            raise CheckFailed(
-                "this is the tanh approximation: close, but weights from elsewhere expect the "
-                "exact one"
-            )
-        compare(got, F.gelu(x), wrong, "it is x times the share of a normal variable below x")
+    x = torch.linspace(-4, 4, 81).double()
+    phi = torch.distributions.Normal(0.0, 1.0)
+    got = call(gelu, x)
+    wrong = [
+        ("this is ReLU: GELU lets a little of the negative numbers through", x.relu()),
+        ("this is x * sigmoid(x), called SiLU", F.silu(x)),
+        ("this is the sigmoid approximation", x * (1.702 * x).sigmoid()),
+        ("this is Phi(x) without the factor x", phi.cdf(x)),
+        ("this is x times the density, not times the distribution function",
+         x * phi.log_prob(x).exp()),
+        ("something is missing inside erf: Phi(x) belongs to a variance of 1",
+         x * 0.5 * (1 + torch.erf(x))),
+        ("a factor of one half is missing", x * (1 + torch.erf(x / math.sqrt(2)))),
+    ]  # fmt: skip
+    if isinstance(got, Tensor) and same_values(got, F.gelu(x, approximate="tanh"), 1e-7):
+        raise CheckFailed(
+            "this is the tanh approximation: close, but weights from elsewhere expect the exact one"
+        )
+    compare(got, F.gelu(x), wrong, "it is x times the share of a normal variable below x")
 
 
+@check("the MLP is linear, exact GELU, linear")
 def check_mlp(mlp: Any) -> None:
     """A module with ``.fc1`` and ``.fc2``, a class made as ``mlp(24, 48)``, or a model."""
-    with judging("the MLP is linear, exact GELU, linear"):
-        for part in parts_of(mlp, "mlp"):
-            need(part, "fc1", "fc2")
-            module = lively(part)
-            x = 4 * torch.randn(64, 5, module.fc1.in_features)
-            hidden = module.fc1(x)
-            got = first_of(call(module, x))
-            tanh = module.fc2(F.gelu(hidden, approximate="tanh"))
-            want = module.fc2(F.gelu(hidden))
-            # the two GELUs differ by at most 5e-4, so the nearer one is meant
-            if (
-                isinstance(got, Tensor)
-                and same_values(got, tanh, 1e-3)
-                and (got - tanh).abs().max() < (got - want).abs().max()
-            ):
-                raise CheckFailed(
-                    "the GELU is the tanh approximation: close, but weights from elsewhere "
-                    "expect the exact one"
-                )
-            wrong = [
-                ("there is no activation: two linear maps in a row are one linear map",
-                 module.fc2(hidden)),
-                ("the activation is ReLU", module.fc2(hidden.relu())),
-                ("the activation is SiLU", module.fc2(F.silu(hidden))),
-                ("there is an activation after the second layer as well",
-                 F.gelu(module.fc2(F.gelu(hidden)))),
-                ("the activation comes after the second layer", F.gelu(module.fc2(hidden))),
-                ("the input is added inside the MLP: the block does that already", want + x),
-            ]  # fmt: skip
-            compare(got, want, wrong, "fc1, exact GELU, fc2 are expected in this order")
+    for part in parts_of(mlp, "mlp"):
+        need(part, "fc1", "fc2")
+        module = lively(part)
+        x = 4 * torch.randn(64, 5, module.fc1.in_features)
+        hidden = module.fc1(x)
+        got = first_of(call(module, x))
+        tanh = module.fc2(F.gelu(hidden, approximate="tanh"))
+        want = module.fc2(F.gelu(hidden))
+        # the two GELUs differ by at most 5e-4, so the nearer one is meant
+        if (
+            isinstance(got, Tensor)
+            and same_values(got, tanh, 1e-3)
+            and (got - tanh).abs().max() < (got - want).abs().max()
+        ):
+            raise CheckFailed(
+                "the GELU is the tanh approximation: close, but weights from elsewhere "
+                "expect the exact one"
+            )
+        wrong = [
+            ("there is no activation: two linear maps in a row are one linear map",
+             module.fc2(hidden)),
+            ("the activation is ReLU", module.fc2(hidden.relu())),
+            ("the activation is SiLU", module.fc2(F.silu(hidden))),
+            ("there is an activation after the second layer as well",
+             F.gelu(module.fc2(F.gelu(hidden)))),
+            ("the activation comes after the second layer", F.gelu(module.fc2(hidden))),
+            ("the input is added inside the MLP: the block does that already", want + x),
+        ]  # fmt: skip
+        compare(got, want, wrong, "fc1, exact GELU, fc2 are expected in this order")
 
 
+@check("every channel has its own factor")
 def check_layer_scale(scale: Callable[[Tensor, Tensor], Tensor]) -> None:
     """``scale(x (B, N, D), gamma (D,)) -> (B, N, D)``, one factor for each channel."""
-    with judging("every channel has its own factor"):
-        x, gamma = torch.randn(2, 4, 4), torch.randn(4)
-        wrong = [
-            ("the factors went to the tokens, not to the channels", x * gamma[:, None]),
-            ("gamma was added; it is a factor", x + gamma),
-            ("all channels have the same factor", x * gamma.mean()),
-            ("the input is added as well: the block does that", x + x * gamma),
-        ]
-        compare(call(scale, x, gamma), x * gamma, wrong, "channel c is multiplied by gamma[c]")
+    x, gamma = torch.randn(2, 4, 4), torch.randn(4)
+    wrong = [
+        ("the factors went to the tokens, not to the channels", x * gamma[:, None]),
+        ("gamma was added; it is a factor", x + gamma),
+        ("all channels have the same factor", x * gamma.mean()),
+        ("the input is added as well: the block does that", x + x * gamma),
+    ]
+    compare(call(scale, x, gamma), x * gamma, wrong, "channel c is multiplied by gamma[c]")
 
 
+@check("drop path takes whole samples, keeps the mean and rests in eval mode")
 def check_drop_path(drop: Any) -> None:
     """``drop(x, rate, training)``, or a class made as ``drop(rate)``: whole samples, mean kept."""
-    with judging("drop path takes whole samples, keeps the mean and rests in eval mode"):
-        rate, x = 0.2, torch.ones(4000, 3, 2)
+    rate, x = 0.2, torch.ones(4000, 3, 2)
 
-        def apply(rate: float, training: bool) -> Tensor:
-            if isinstance(drop, type):
-                return cast(Tensor, call(call(drop, rate).train(training), x))
-            return cast(Tensor, call(drop, x, rate, training))
+    def apply(rate: float, training: bool) -> Tensor:
+        if isinstance(drop, type):
+            return cast(Tensor, call(call(drop, rate).train(training), x))
+        return cast(Tensor, call(drop, x, rate, training))
 
-        if not same_values(apply(rate, False), x):
-            raise CheckFailed("in eval mode nothing should be dropped or scaled")
-        if not same_values(apply(0.0, True), x):
-            raise CheckFailed("a rate of 0 must leave everything as it is")
-        out = apply(rate, True)
-        if out.shape != x.shape:
-            raise CheckFailed(f"the shape is {tuple(out.shape)} where {tuple(x.shape)} went in")
-        if not torch.isfinite(out).all():
-            raise CheckFailed("there are values that are not finite: what was divided by what?")
-        if (out != out[:, :1, :1]).any():
-            raise CheckFailed(
-                "within one sample some values are dropped and others are kept: that is dropout. "
-                "Drop path takes the whole branch of a sample away, or nothing of it"
-            )
-        sample = out[:, 0, 0]
-        if (sample == sample[0]).all():
-            same = "nothing is dropped" if sample[0] != 0 else "everything is dropped"
-            raise CheckFailed(f"{same} in the whole batch: is there one draw for each sample?")
-        kept = (sample != 0).float().mean().item()
-        if abs(kept - (1 - rate)) > 0.05:
-            raise CheckFailed(
-                f"at a rate of {rate} a share of {kept:.2f} is kept: is the rate the share that "
-                "is dropped or the share that is kept?"
-            )
-        if abs(sample.max().item() - 1 / (1 - rate)) > 1e-4:
-            raise CheckFailed(
-                "what is kept must be scaled so that the mean over many draws is that of the "
-                f"input; here the mean is {out.mean().item():.2f} times the input's"
-            )
+    if not same_values(apply(rate, False), x):
+        raise CheckFailed("in eval mode nothing should be dropped or scaled")
+    if not same_values(apply(0.0, True), x):
+        raise CheckFailed("a rate of 0 must leave everything as it is")
+    out = apply(rate, True)
+    if out.shape != x.shape:
+        raise CheckFailed(f"the shape is {tuple(out.shape)} where {tuple(x.shape)} went in")
+    if not torch.isfinite(out).all():
+        raise CheckFailed("there are values that are not finite: what was divided by what?")
+    if (out != out[:, :1, :1]).any():
+        raise CheckFailed(
+            "within one sample some values are dropped and others are kept: that is dropout. "
+            "Drop path takes the whole branch of a sample away, or nothing of it"
+        )
+    sample = out[:, 0, 0]
+    if (sample == sample[0]).all():
+        same = "nothing is dropped" if sample[0] != 0 else "everything is dropped"
+        raise CheckFailed(f"{same} in the whole batch: is there one draw for each sample?")
+    kept = (sample != 0).float().mean().item()
+    if abs(kept - (1 - rate)) > 0.05:
+        raise CheckFailed(
+            f"at a rate of {rate} a share of {kept:.2f} is kept: is the rate the share that "
+            "is dropped or the share that is kept?"
+        )
+    if abs(sample.max().item() - 1 / (1 - rate)) > 1e-4:
+        raise CheckFailed(
+            "what is kept must be scaled so that the mean over many draws is that of the "
+            f"input; here the mean is {out.mean().item():.2f} times the input's"
+        )
 
 
+@check("drop path grows linearly with depth")
 def check_drop_path_rates(rates: Callable[[float, int], Sequence[float]]) -> None:
     """``rates(largest, depth) -> list``: from 0 in the first block linearly to the largest."""
-    with judging("drop path grows linearly with depth"):
-        for largest, depth in ((0.3, 4), (0.1, 12)):
-            want = torch.linspace(0, largest, depth)
-            got = torch.as_tensor(call(rates, largest, depth), dtype=torch.float32)
-            wrong = [
-                ("every block has the same rate", torch.full((depth,), largest)),
-                ("the rates fall with depth: early blocks are dropped least", want.flip(0)),
-                ("the first block is dropped too: its rate should be 0",
-                 torch.arange(1, depth + 1) * largest / depth),
-                ("the last block does not reach the largest rate",
-                 torch.arange(depth) * largest / depth),
-            ]  # fmt: skip
-            compare(got, want, wrong, f"{depth} rates up to {largest} are expected")
+    for largest, depth in ((0.3, 4), (0.1, 12)):
+        want = torch.linspace(0, largest, depth)
+        got = torch.as_tensor(call(rates, largest, depth), dtype=torch.float32)
+        wrong = [
+            ("every block has the same rate", torch.full((depth,), largest)),
+            ("the rates fall with depth: early blocks are dropped least", want.flip(0)),
+            ("the first block is dropped too: its rate should be 0",
+             torch.arange(1, depth + 1) * largest / depth),
+            ("the last block does not reach the largest rate",
+             torch.arange(depth) * largest / depth),
+        ]  # fmt: skip
+        compare(got, want, wrong, f"{depth} rates up to {largest} are expected")
 
 
 def _silence(block: Any) -> Any:
@@ -224,34 +221,34 @@ def tokens_for(block: Any) -> Tensor:
     return torch.randn(2, 5, block.mlp.fc1.in_features) + 0.5
 
 
+@check("the input reaches the output past each branch")
 def check_residual(residual: Any) -> None:
     """``residual(x, branch)`` is x plus the branch of x; or a block or model with branches at zero.
 
     With the last layers of attention and MLP at zero a block must give back its input.
     """
-    with judging("the input reaches the output past each branch"):
-        if isinstance(residual, nn.Module):
-            for part in parts_of(residual, "block"):
-                judge_identity(part)
-            return
-        x, matrix = torch.randn(2, 4, 6), torch.randn(6, 6)
+    if isinstance(residual, nn.Module):
+        for part in parts_of(residual, "block"):
+            judge_identity(part)
+        return
+    x, matrix = torch.randn(2, 4, 6), torch.randn(6, 6)
 
-        def branch(x: Tensor) -> Tensor:
-            return x @ matrix
+    def branch(x: Tensor) -> Tensor:
+        return x @ matrix
 
-        wrong = [
-            ("the input is lost: only the branch came back", branch(x)),
-            ("the branch is not used", x),
-            ("the branch was multiplied with the input", x * branch(x)),
-            ("the branch was applied to its own result", x + branch(branch(x))),
-            ("the branch was applied after the addition", branch(x + branch(x))),
-            ("the branch was taken away, where it is added", x - branch(x)),
-            ("the mean of both came back: they are added", (x + branch(x)) / 2),
-        ]
-        compare(
-            call(residual, x, branch), x + branch(x), wrong,
-            "two things meet here, the input and what the branch makes of it",
-        )  # fmt: skip
+    wrong = [
+        ("the input is lost: only the branch came back", branch(x)),
+        ("the branch is not used", x),
+        ("the branch was multiplied with the input", x * branch(x)),
+        ("the branch was applied to its own result", x + branch(branch(x))),
+        ("the branch was applied after the addition", branch(x + branch(x))),
+        ("the branch was taken away, where it is added", x - branch(x)),
+        ("the mean of both came back: they are added", (x + branch(x)) / 2),
+    ]
+    compare(
+        call(residual, x, branch), x + branch(x), wrong,
+        "two things meet here, the input and what the branch makes of it",
+    )  # fmt: skip
 
 
 def judge_identity(block: Any) -> None:
@@ -282,67 +279,67 @@ def judge_identity(block: Any) -> None:
     )
 
 
+@check("the norms stand inside the branches")
 def check_pre_norm(block: Any) -> None:
     """The norm stands inside the branches: a block, or a model, is the identity without them."""
-    with judging("the norms stand inside the branches"):
-        for part in parts_of(block, "block"):
-            need(part, "norm1", "norm2")
-            judge_identity(part)
-            loud = lively(part)  # a norm inside a branch hides the scale of the input from it
-            x = 100 * tokens_for(loud)
-            branches, doubled = first_of(call(loud, x)) - x, first_of(call(loud, 2 * x)) - 2 * x
-            if not same_values(branches, doubled, 0.05):
-                raise CheckFailed(
-                    "a branch grows with the size of its input: it is not normalised on its way "
-                    "into the branch"
-                )
+    for part in parts_of(block, "block"):
+        need(part, "norm1", "norm2")
+        judge_identity(part)
+        loud = lively(part)  # a norm inside a branch hides the scale of the input from it
+        x = 100 * tokens_for(loud)
+        branches, doubled = first_of(call(loud, x)) - x, first_of(call(loud, 2 * x)) - 2 * x
+        if not same_values(branches, doubled, 0.05):
+            raise CheckFailed(
+                "a branch grows with the size of its input: it is not normalised on its way "
+                "into the branch"
+            )
 
 
+@check("the block adds attention and then the MLP, each on normalised tokens")
 def check_block(block: Any) -> None:
     """A block (or each of a model) is x + attn(norm1(x)), then x + mlp(norm2(x)).
 
     The module has ``.norm1 .attn .norm2 .mlp``, and ``.ls1 .ls2`` where it has layer scale; a class
     is made as ``block(24, 3)``.
     """
-    with judging("the block adds attention and then the MLP, each on normalised tokens"):
-        for part in parts_of(block, "block"):
-            need(part, "norm1", "attn", "norm2", "mlp")
-            b = lively(part)
-            x = tokens_for(b)
+    for part in parts_of(block, "block"):
+        need(part, "norm1", "attn", "norm2", "mlp")
+        b = lively(part)
+        x = tokens_for(b)
 
-            def attn(x: Tensor, b: Any = b) -> Tensor:
-                return cast(Tensor, getattr(b, "ls1", nn.Identity())(first_of(b.attn(x))))
+        def attn(x: Tensor, b: Any = b) -> Tensor:
+            return cast(Tensor, getattr(b, "ls1", nn.Identity())(first_of(b.attn(x))))
 
-            def mlp(x: Tensor, b: Any = b) -> Tensor:
-                return cast(Tensor, getattr(b, "ls2", nn.Identity())(b.mlp(x)))
+        def mlp(x: Tensor, b: Any = b) -> Tensor:
+            return cast(Tensor, getattr(b, "ls2", nn.Identity())(b.mlp(x)))
 
-            middle = x + attn(b.norm1(x))
-            want = middle + mlp(b.norm2(middle))
-            lost = attn(b.norm1(x))
-            post = b.norm1(x + attn(x))
-            normed = b.norm1(x) + attn(b.norm1(x))
-            bare = x + attn(x)
-            wrong = [
-                ("the residual around attention is missing", lost + mlp(b.norm2(lost))),
-                ("the residual around the MLP is missing", mlp(b.norm2(middle))),
-                ("both residuals are missing", mlp(b.norm2(lost))),
-                ("the norms come after the additions: this is post-norm",
-                 b.norm2(post + mlp(post))),
-                ("the residual carries the normalised tokens: the path past the branches should "
-                 "carry them as they came", normed + mlp(b.norm2(normed))),
-                ("the residual carries the normalised tokens: the path past the branches should "
-                 "carry them as they came", b.norm2(normed) + mlp(b.norm2(normed))),
-                ("the norm before attention is missing", bare + mlp(b.norm2(bare))),
-                ("the norm before the MLP is missing", middle + mlp(middle)),
-                ("there is no norm at all", bare + mlp(bare)),
-                ("the MLP does not see what attention did: the branches stand beside each other",
-                 x + attn(b.norm1(x)) + mlp(b.norm2(x))),
-                ("the second residual starts from the block's input again",
-                 x + mlp(b.norm2(middle))),
-                ("one norm is used twice", middle + mlp(b.norm1(middle))),
-                ("the MLP comes before attention",
-                 (first := x + mlp(b.norm2(x))) + attn(b.norm1(first))),
-                ("only the attention half is there", middle),
-                ("only the MLP half is there", first),
-            ]  # fmt: skip
-            compare(first_of(call(b, x)), want, wrong, "two branches, each normalised and added")
+        middle = x + attn(b.norm1(x))
+        want = middle + mlp(b.norm2(middle))
+        lost = attn(b.norm1(x))
+        post = b.norm1(x + attn(x))
+        normed = b.norm1(x) + attn(b.norm1(x))
+        bare = x + attn(x)
+        wrong = [
+            ("the residual around attention is missing", lost + mlp(b.norm2(lost))),
+            ("the residual around the MLP is missing", mlp(b.norm2(middle))),
+            ("both residuals are missing", mlp(b.norm2(lost))),
+            ("the norms come after the additions: this is post-norm",
+             b.norm2(post + mlp(post))),
+            ("the residual carries the normalised tokens: the path past the branches should "
+             "carry them as they came", normed + mlp(b.norm2(normed))),
+            ("the residual carries the normalised tokens: the path past the branches should "
+             "carry them as they came", b.norm2(normed) + mlp(b.norm2(normed))),
+            ("the norm before attention is missing", bare + mlp(b.norm2(bare))),
+            ("the norm before the MLP is missing", middle + mlp(middle)),
+            ("there is no norm at all", bare + mlp(bare)),
+            ("the MLP does not see what attention did: the branches stand beside each other",
+             x + attn(b.norm1(x)) + mlp(b.norm2(x))),
+            ("the second residual starts from the block's input again",
+             x + mlp(b.norm2(middle))),
+            ("one norm is used twice", middle + mlp(b.norm1(middle))),
+            ("the MLP comes before attention",
+             (first := x + mlp(b.norm2(x))) + attn(b.norm1(first))),
+            ("only the attention half is there", middle),
+            ("only the MLP half is there", first),
+        ]  # fmt: skip
+        compare(first_of(call(b, x)), want, wrong, "two branches, each normalised and added")

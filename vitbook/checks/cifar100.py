@@ -13,140 +13,135 @@ from torch import Tensor, nn
 
 from vitcore.vit import ViT
 
-from .frame import CheckFailed, call, compare, judging, same_values
+from .frame import CheckFailed, call, check, compare, same_values
 
 
+@check("the rate rises in the warmup and falls along half a cosine")
 def check_schedule(schedule: Callable[..., float]) -> None:
     """``schedule(step, total, warmup, lr, min_lr) -> float``, linear warmup, then half a cosine.
 
     Steps count from 0; the last step of the warmup has ``lr``, the last step of all ``min_lr``.
     """
-    with judging("the rate rises in the warmup and falls along half a cosine"):
-        total, warmup, lr, low = 40, 8, 2.0, 0.2
+    total, warmup, lr, low = 40, 8, 2.0, 0.2
 
-        def curve(
-            rise: Callable[[int], float], fall: Callable[[float], float], shift: int = 1
-        ) -> Tensor:
-            after = [
-                fall((step - warmup + shift) / (total - warmup)) for step in range(warmup, total)
-            ]
-            return torch.tensor([*(rise(step) for step in range(warmup)), *after])
+    def curve(
+        rise: Callable[[int], float], fall: Callable[[float], float], shift: int = 1
+    ) -> Tensor:
+        after = [fall((step - warmup + shift) / (total - warmup)) for step in range(warmup, total)]
+        return torch.tensor([*(rise(step) for step in range(warmup)), *after])
 
-        def rise(step: int) -> float:
-            return lr * (step + 1) / warmup
+    def rise(step: int) -> float:
+        return lr * (step + 1) / warmup
 
-        def fall(done: float) -> float:
-            return low + (lr - low) * (1 + math.cos(math.pi * done)) / 2
+    def fall(done: float) -> float:
+        return low + (lr - low) * (1 + math.cos(math.pi * done)) / 2
 
-        want = curve(rise, fall)
-        whole = torch.tensor(
-            [low + (lr - low) * (1 + math.cos(math.pi * (s + 1) / total)) / 2 for s in range(total)]
-        )
-        wrong = [
-            ("the first step has the rate 0, so that it teaches nothing: count it as step 1",
-             curve(lambda step: lr * step / warmup, fall, 0)),
-            ("the first step has the rate 0, so that it teaches nothing: count it as step 1",
-             curve(lambda step: lr * step / warmup, fall)),
-            ("the last step of all does not reach min_lr: the fall is one step late",
-             curve(rise, fall, 0)),
-            ("there is no warmup: the cosine begins at the first step", whole),
-            ("the cosine counts from step 0, not from the end of the warmup",
-             torch.cat([want[:warmup], whole[warmup:]])),
-            ("the fall ends at 0 and not at min_lr",
-             curve(rise, lambda done: lr * (1 + math.cos(math.pi * done)) / 2)),
-            ("the fall is lifted by min_lr as a whole, so that it begins above lr",
-             curve(rise, lambda done: low + lr * (1 + math.cos(math.pi * done)) / 2)),
-            ("this is a quarter of a cosine, which still falls fast at its end: half of one "
-             "goes from pi 0 to pi 1",
-             curve(rise, lambda done: low + (lr - low) * math.cos(math.pi * done / 2))),
-            ("this is a whole cosine: it comes back up to lr",
-             curve(rise, lambda done: low + (lr - low) * (1 + math.cos(2 * math.pi * done)) / 2)),
-            ("the fall is a straight line, not a cosine",
-             curve(rise, lambda done: lr + (low - lr) * done)),
-        ]  # fmt: skip
-        rates = [call(schedule, step, total, warmup, lr, low) for step in range(total)]
-        compare(
-            torch.tensor([float(rate) for rate in rates]), want, wrong,
-            f"of {total} steps the first {warmup} rise to lr, the rest falls to min_lr",
-        )  # fmt: skip
+    want = curve(rise, fall)
+    whole = torch.tensor(
+        [low + (lr - low) * (1 + math.cos(math.pi * (s + 1) / total)) / 2 for s in range(total)]
+    )
+    wrong = [
+        ("the first step has the rate 0, so that it teaches nothing: count it as step 1",
+         curve(lambda step: lr * step / warmup, fall, 0)),
+        ("the first step has the rate 0, so that it teaches nothing: count it as step 1",
+         curve(lambda step: lr * step / warmup, fall)),
+        ("the last step of all does not reach min_lr: the fall is one step late",
+         curve(rise, fall, 0)),
+        ("there is no warmup: the cosine begins at the first step", whole),
+        ("the cosine counts from step 0, not from the end of the warmup",
+         torch.cat([want[:warmup], whole[warmup:]])),
+        ("the fall ends at 0 and not at min_lr",
+         curve(rise, lambda done: lr * (1 + math.cos(math.pi * done)) / 2)),
+        ("the fall is lifted by min_lr as a whole, so that it begins above lr",
+         curve(rise, lambda done: low + lr * (1 + math.cos(math.pi * done)) / 2)),
+        ("this is a quarter of a cosine, which still falls fast at its end: half of one "
+         "goes from pi 0 to pi 1",
+         curve(rise, lambda done: low + (lr - low) * math.cos(math.pi * done / 2))),
+        ("this is a whole cosine: it comes back up to lr",
+         curve(rise, lambda done: low + (lr - low) * (1 + math.cos(2 * math.pi * done)) / 2)),
+        ("the fall is a straight line, not a cosine",
+         curve(rise, lambda done: lr + (low - lr) * done)),
+    ]  # fmt: skip
+    rates = [call(schedule, step, total, warmup, lr, low) for step in range(total)]
+    compare(
+        torch.tensor([float(rate) for rate in rates]), want, wrong,
+        f"of {total} steps the first {warmup} rise to lr, the rest falls to min_lr",
+    )  # fmt: skip
 
 
+@check("every image of the batch has a draw of its own")
 def check_draws_per_image(augment: Callable[..., Tensor]) -> None:
     """``augment(images (B, C, H, W), generator) -> images`` draws anew for every image."""
-    with judging("every image of the batch has a draw of its own"):
-        one = torch.rand(1, 3, 16, 16)
-        images = one.expand(64, -1, -1, -1).clone()
-        given = images.clone()
-        state = torch.random.get_rng_state()
-        changed = call(augment, images, torch.Generator().manual_seed(1))
-        if not isinstance(changed, Tensor) or changed.shape != images.shape:
-            raise CheckFailed(
-                f"images {tuple(images.shape)} are expected back, in the shape they came in"
-            )
-        if not torch.equal(images, given):
-            raise CheckFailed("the images that were given are changed in place: work on a copy")
-        if not torch.equal(torch.random.get_rng_state(), state):
-            raise CheckFailed(
-                "the draws come from the random numbers of the whole program: use the generator"
-            )
-        again = call(augment, images, torch.Generator().manual_seed(1))
-        if not same_values(again, changed):
-            raise CheckFailed("the same generator gives other images the second time")
-        # A coin thrown once for the whole batch leaves it as it is every other time.
-        seen = [call(augment, images, torch.Generator().manual_seed(seed)) for seed in range(2, 14)]
-        if all(same_values(batch, images) for batch in (changed, *seen)):
-            raise CheckFailed("the images come back as they were: nothing is changed")
-        if all(same_values(batch, batch[:1].expand_as(batch)) for batch in (changed, *seen)):
-            raise CheckFailed(
-                "one draw for the whole batch: 64 equal images are changed alike. Draw a tensor "
-                "with one number for each image, not one number"
-            )
+    one = torch.rand(1, 3, 16, 16)
+    images = one.expand(64, -1, -1, -1).clone()
+    state = torch.random.get_rng_state()
+    changed = call(augment, images, torch.Generator().manual_seed(1))
+    if not isinstance(changed, Tensor) or changed.shape != images.shape:
+        raise CheckFailed(
+            f"images {tuple(images.shape)} are expected back, in the shape they came in"
+        )
+    if not torch.equal(torch.random.get_rng_state(), state):
+        raise CheckFailed(
+            "the draws come from the random numbers of the whole program: use the generator"
+        )
+    again = call(augment, images, torch.Generator().manual_seed(1))
+    if not same_values(again, changed):
+        raise CheckFailed("the same generator gives other images the second time")
+    # A coin thrown once for the whole batch leaves it as it is every other time.
+    seen = [call(augment, images, torch.Generator().manual_seed(seed)) for seed in range(2, 14)]
+    if all(same_values(batch, images) for batch in (changed, *seen)):
+        raise CheckFailed("the images come back as they were: nothing is changed")
+    if all(same_values(batch, batch[:1].expand_as(batch)) for batch in (changed, *seen)):
+        raise CheckFailed(
+            "one draw for the whole batch: 64 equal images are changed alike. Draw a tensor "
+            "with one number for each image, not one number"
+        )
 
 
+@check("images and targets are blended alike, each pair by its own share")
 def check_mixup(mixup: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
     """``mixup(images (B, C, H, W), targets (B, K), share (B,)) -> (images, targets)``.
 
     Each image is blended with the one before it in the batch; share is how much is its own.
     """
-    with judging("images and targets are blended alike, each pair by its own share"):
-        images, targets = torch.rand(6, 3, 4, 5), torch.eye(6)
-        share = torch.tensor([0.9, 0.2, 0.55, 0.7, 1.0, 0.35])
-        result = _pair(mixup, images, targets, share)
+    images, targets = torch.rand(6, 3, 4, 5), torch.eye(6)
+    share = torch.tensor([0.9, 0.2, 0.55, 0.7, 1.0, 0.35])
+    result = _pair(mixup, images, targets, share)
 
-        def blend(x: Tensor, part: Tensor, by: int = 1) -> Tensor:
-            part = part.view(-1, *[1] * (x.ndim - 1))
-            return part * x + (1 - part) * x.roll(by, 0)
+    def blend(x: Tensor, part: Tensor, by: int = 1) -> Tensor:
+        part = part.view(-1, *[1] * (x.ndim - 1))
+        return part * x + (1 - part) * x.roll(by, 0)
 
-        compare(
-            result[0], blend(images, share),
-            [
-                ("the shares are exchanged: share is how much of the image itself is kept",
-                 blend(images, 1 - share)),
-                ("all images are mixed by the share of the first: each has its own",
-                 blend(images, share[:1].expand(6))),
-                ("each image is mixed with the one after it: before is asked, as the targets are",
-                 blend(images, share, -1)),
-                ("the images are not mixed", images),
-                ("the image is darkened by its share, but nothing of the other is added",
-                 share.view(-1, 1, 1, 1) * images),
-                ("the two are added in full, and get too bright", images + images.roll(1, 0)),
-            ],
-            "share of the image itself, the rest of the one before it in the batch",
-        )  # fmt: skip
-        compare(
-            result[1], blend(targets, share),
-            [
-                ("the targets are not mixed: the loss then asks for one of two classes seen",
-                 targets),
-                ("the shares of the targets are exchanged", blend(targets, 1 - share)),
-                ("the targets are mixed with those after, the images with those before",
-                 blend(targets, share, -1)),
-                ("all targets are mixed by the share of the first",
-                 blend(targets, share[:1].expand(6))),
-                ("both classes get one half, whatever was drawn", blend(targets, share * 0 + 0.5)),
-            ],
-            "the targets are blended by the same shares as the images, each row sums to one",
-        )  # fmt: skip
+    compare(
+        result[0], blend(images, share),
+        [
+            ("the shares are exchanged: share is how much of the image itself is kept",
+             blend(images, 1 - share)),
+            ("all images are mixed by the share of the first: each has its own",
+             blend(images, share[:1].expand(6))),
+            ("each image is mixed with the one after it: before is asked, as the targets are",
+             blend(images, share, -1)),
+            ("the images are not mixed", images),
+            ("the image is darkened by its share, but nothing of the other is added",
+             share.view(-1, 1, 1, 1) * images),
+            ("the two are added in full, and get too bright", images + images.roll(1, 0)),
+        ],
+        "share of the image itself, the rest of the one before it in the batch",
+    )  # fmt: skip
+    compare(
+        result[1], blend(targets, share),
+        [
+            ("the targets are not mixed: the loss then asks for one of two classes seen",
+             targets),
+            ("the shares of the targets are exchanged", blend(targets, 1 - share)),
+            ("the targets are mixed with those after, the images with those before",
+             blend(targets, share, -1)),
+            ("all targets are mixed by the share of the first",
+             blend(targets, share[:1].expand(6))),
+            ("both classes get one half, whatever was drawn", blend(targets, share * 0 + 0.5)),
+        ],
+        "the targets are blended by the same shares as the images, each row sums to one",
+    )  # fmt: skip
 
 
 def _pair(function: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
@@ -157,211 +152,206 @@ def _pair(function: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
     return result[0], result[1]
 
 
+@check("the box holds the other image, and the targets count its pixels")
 def check_cutmix(cutmix: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
     """``cutmix(images (B, C, H, W), targets (B, K), box (B, 4)) -> (images, targets)``.
 
     box: top, left, bottom, right in pixels, the last two outside. Inside it stands the image before
     in the batch; the targets are shared by area.
     """
-    with judging("the box holds the other image, and the targets count its pixels"):
-        images, targets = torch.rand(4, 3, 8, 10), torch.eye(4)
-        box = torch.tensor([[0, 0, 3, 10], [2, 3, 6, 5], [5, 1, 8, 9], [4, 4, 4, 4]])
+    images, targets = torch.rand(4, 3, 8, 10), torch.eye(4)
+    box = torch.tensor([[0, 0, 3, 10], [2, 3, 6, 5], [5, 1, 8, 9], [4, 4, 4, 4]])
 
-        def paste(rows: tuple[int, int] = (0, 2), own: bool = True, by: int = 1) -> Tensor:
-            out = images.clone()
-            for i, edges in enumerate(box.tolist()):
-                top, bottom = edges[rows[0]], edges[rows[1]]
-                left, right = edges[1 - rows[0]], edges[5 - rows[1]]
-                inside = torch.zeros(8, 10, dtype=torch.bool)
-                inside[top:bottom, left:right] = True
-                out[i] = torch.where(inside == own, images.roll(by, 0)[i], images[i])
-            return out
+    def paste(rows: tuple[int, int] = (0, 2), own: bool = True, by: int = 1) -> Tensor:
+        out = images.clone()
+        for i, edges in enumerate(box.tolist()):
+            top, bottom = edges[rows[0]], edges[rows[1]]
+            left, right = edges[1 - rows[0]], edges[5 - rows[1]]
+            inside = torch.zeros(8, 10, dtype=torch.bool)
+            inside[top:bottom, left:right] = True
+            out[i] = torch.where(inside == own, images.roll(by, 0)[i], images[i])
+        return out
 
-        area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / 80
+    area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) / 80
 
-        def share(part: Tensor, by: int = 1) -> Tensor:
-            part = part.view(-1, 1)
-            return (1 - part) * targets + part * targets.roll(by, 0)
+    def share(part: Tensor, by: int = 1) -> Tensor:
+        part = part.view(-1, 1)
+        return (1 - part) * targets + part * targets.roll(by, 0)
 
-        result = _pair(cutmix, images, targets, box)
-        dark = paste()
-        for i, (top, left, bottom, right) in enumerate(box.tolist()):
-            dark[i, :, top:bottom, left:right] = 0
-        compare(
-            result[0], paste(),
-            [
-                ("rows and columns are exchanged: the box is top, left, bottom, right",
-                 paste(rows=(1, 3))),
-                ("the other image stands around the box, not in it", paste(own=False)),
-                ("the box holds the image after, where the one before is asked", paste(by=-1)),
-                ("the box is empty: the other image belongs into it", dark),
-                ("nothing is pasted", images),
-            ],
-            "a box of the image before, in its own place",
-        )  # fmt: skip
-        compare(
-            result[1], share(area),
-            [
-                ("the targets are not shared", targets),
-                ("the shares are exchanged: what is pasted has the box's share of the area",
-                 share(1 - area)),
-                ("the targets are shared with those after, the images with those before",
-                 share(area, -1)),
-                ("the share is the box's height by the image's: both sides count",
-                 share((box[:, 2] - box[:, 0]) / 8)),
-                ("both classes get one half, whatever the box", share(area * 0 + 0.5)),
-            ],
-            "the box's share of all pixels belongs to the class that was pasted",
-        )  # fmt: skip
+    result = _pair(cutmix, images, targets, box)
+    dark = paste()
+    for i, (top, left, bottom, right) in enumerate(box.tolist()):
+        dark[i, :, top:bottom, left:right] = 0
+    compare(
+        result[0], paste(),
+        [
+            ("rows and columns are exchanged: the box is top, left, bottom, right",
+             paste(rows=(1, 3))),
+            ("the other image stands around the box, not in it", paste(own=False)),
+            ("the box holds the image after, where the one before is asked", paste(by=-1)),
+            ("the box is empty: the other image belongs into it", dark),
+            ("nothing is pasted", images),
+        ],
+        "a box of the image before, in its own place",
+    )  # fmt: skip
+    compare(
+        result[1], share(area),
+        [
+            ("the targets are not shared", targets),
+            ("the shares are exchanged: what is pasted has the box's share of the area",
+             share(1 - area)),
+            ("the targets are shared with those after, the images with those before",
+             share(area, -1)),
+            ("the share is the box's height by the image's: both sides count",
+             share((box[:, 2] - box[:, 0]) / 8)),
+            ("both classes get one half, whatever the box", share(area * 0 + 0.5)),
+        ],
+        "the box's share of all pixels belongs to the class that was pasted",
+    )  # fmt: skip
 
 
+@check("each image has its own box set to zero")
 def check_erase(erase: Callable[..., Tensor]) -> None:
     """``erase(images (B, C, H, W), top, left, height, width (B,)) -> images``, a box each to 0."""
-    with judging("each image has its own box set to zero"):
-        images = torch.rand(3, 2, 6, 9) + 0.1
-        top, left = torch.tensor([0, 2, 3]), torch.tensor([1, 4, 0])
-        height, width = torch.tensor([2, 3, 2]), torch.tensor([5, 2, 6])
+    images = torch.rand(3, 2, 6, 9) + 0.1
+    top, left = torch.tensor([0, 2, 3]), torch.tensor([1, 4, 0])
+    height, width = torch.tensor([2, 3, 2]), torch.tensor([5, 2, 6])
 
-        def blank(a: Tensor, b: Tensor, h: Tensor, w: Tensor) -> Tensor:
-            out = images.clone()
-            for i in range(len(images)):
-                out[i, :, int(a[i]) : int(a[i] + h[i]), int(b[i]) : int(b[i] + w[i])] = 0
-            return out
+    def blank(a: Tensor, b: Tensor, h: Tensor, w: Tensor) -> Tensor:
+        out = images.clone()
+        for i in range(len(images)):
+            out[i, :, int(a[i]) : int(a[i] + h[i]), int(b[i]) : int(b[i] + w[i])] = 0
+        return out
 
-        want, given = blank(top, left, height, width), images.clone()
-        got = call(erase, images, top, left, height, width)
-        if not torch.equal(images, given):
-            raise CheckFailed("the images that were given are changed in place: work on a copy")
-        compare(
-            got, want,
-            [
-                ("rows and columns are exchanged", blank(left, top, width, height)),
-                ("height and width are exchanged", blank(top, left, width, height)),
-                ("every image has the box of the first", blank(
-                    *(v[:1].expand(3) for v in (top, left, height, width)))),
-                ("the box is kept and all around it is erased", images - want),
-                ("height and width are taken for the bottom and the right edge",
-                 blank(top, left, (height - top).clamp(min=0), (width - left).clamp(min=0))),
-                ("the box is one row and one column too large",
-                 blank(top, left, height + 1, width + 1)),
-                ("only the first channel is erased",
-                 torch.cat([want[:, :1], images[:, 1:]], dim=1)),
-                ("nothing is erased", images),
-            ],
-            "the box begins at (top, left) and is height by width pixels",
-        )  # fmt: skip
+    want = blank(top, left, height, width)
+    got = call(erase, images, top, left, height, width)
+    compare(
+        got, want,
+        [
+            ("rows and columns are exchanged", blank(left, top, width, height)),
+            ("height and width are exchanged", blank(top, left, width, height)),
+            ("every image has the box of the first", blank(
+                *(v[:1].expand(3) for v in (top, left, height, width)))),
+            ("the box is kept and all around it is erased", images - want),
+            ("height and width are taken for the bottom and the right edge",
+             blank(top, left, (height - top).clamp(min=0), (width - left).clamp(min=0))),
+            ("the box is one row and one column too large",
+             blank(top, left, height + 1, width + 1)),
+            ("only the first channel is erased",
+             torch.cat([want[:, :1], images[:, 1:]], dim=1)),
+            ("nothing is erased", images),
+        ],
+        "the box begins at (top, left) and is height by width pixels",
+    )  # fmt: skip
 
 
+@check("an answer counts when its group is right")
 def check_group_accuracy(accuracy: Callable[[Tensor, Tensor, Tensor], float]) -> None:
     """``accuracy(logits (B, K), labels (B,), group_of (K,)) -> float``, right group, any class."""
-    with judging("an answer counts when its group is right"):
-        group_of = torch.tensor([0, 1, 0, 2, 1, 2])
-        labels = torch.tensor([0, 1, 2, 3, 4, 5, 0, 5, 1, 3, 5])
-        said = torch.tensor([0, 1, 2, 3, 4, 5, 2, 3, 0, 2, 2])
-        logits = F.one_hot(said, 6) + 0.1 * torch.rand(11, 6)
-        right = group_of[said] == group_of[labels]
-        want = right.double().mean()
-        wrong = [
-            ("this is the share of the right classes: the group is asked",
-             (said == labels).double().mean()),
-            ("only mistakes within the group are counted: right classes are in the right group too",
-             (right & (said != labels)).double().mean()),
-            ("the number of the predicted class is compared with the group of the label",
-             (said == group_of[labels]).double().mean()),
-            ("this is the number of right answers, not their share", right.double().sum()),
-            ("this is the share of mistakes", 1 - want),
-        ]  # fmt: skip
-        got = call(accuracy, logits, labels, group_of)
-        compare(
-            torch.as_tensor(got), want, wrong, "the group of the best class against the label's"
-        )
+    group_of = torch.tensor([0, 1, 0, 2, 1, 2])
+    labels = torch.tensor([0, 1, 2, 3, 4, 5, 0, 5, 1, 3, 5])
+    said = torch.tensor([0, 1, 2, 3, 4, 5, 2, 3, 0, 2, 2])
+    logits = F.one_hot(said, 6) + 0.1 * torch.rand(11, 6)
+    right = group_of[said] == group_of[labels]
+    want = right.double().mean()
+    wrong = [
+        ("this is the share of the right classes: the group is asked",
+         (said == labels).double().mean()),
+        ("only mistakes within the group are counted: right classes are in the right group too",
+         (right & (said != labels)).double().mean()),
+        ("the number of the predicted class is compared with the group of the label",
+         (said == group_of[labels]).double().mean()),
+        ("this is the number of right answers, not their share", right.double().sum()),
+        ("this is the share of mistakes", 1 - want),
+    ]  # fmt: skip
+    got = call(accuracy, logits, labels, group_of)
+    compare(torch.as_tensor(got), want, wrong, "the group of the best class against the label's")
 
 
+@check("the average keeps its share and takes a little of the weights")
 def check_average(step: Callable[[Tensor, Tensor, float], Tensor]) -> None:
     """``step(average, weights, decay) -> average``, one step of a moving average."""
-    with judging("the average keeps its share and takes a little of the weights"):
-        average, weights, decay = torch.randn(4, 5), torch.randn(4, 5), 0.98
-        kept = average.clone()
+    average, weights, decay = torch.randn(4, 5), torch.randn(4, 5), 0.98
+    wrong = [
+        ("the shares are exchanged: the average keeps the decay, the weights get the rest",
+         (1 - decay) * average + decay * weights),
+        ("the average is multiplied by the decay, and the weights are added in full",
+         decay * average + weights),
+        ("the average moves away from the weights",
+         average + (1 - decay) * (average - weights)),
+        ("this is the mean of both: the decay is not used", (average + weights) / 2),
+        ("the average does not move", average),
+        ("the weights take the place of the average", weights),
+    ]  # fmt: skip
+    compare(
+        call(step, average, weights, decay), decay * average + (1 - decay) * weights, wrong,
+        "decay of the average, 1 - decay of the weights",
+    )  # fmt: skip
+
+
+@check("the shares fall by the decay from step to step")
+def check_average_shares(shares: Callable[[float, int], Any]) -> None:
+    """``shares(decay, steps) -> (steps,)``: what each of the last weights counts, newest first."""
+    for decay, steps in ((0.9, 30), (0.5, 6)):
+        past = torch.arange(steps, dtype=torch.float64)
+        want = (1 - decay) * decay**past
         wrong = [
-            ("the shares are exchanged: the average keeps the decay, the weights get the rest",
-             (1 - decay) * average + decay * weights),
-            ("the average is multiplied by the decay, and the weights are added in full",
-             decay * average + weights),
-            ("the average moves away from the weights",
-             average + (1 - decay) * (average - weights)),
-            ("this is the mean of both: the decay is not used", (average + weights) / 2),
-            ("the average does not move", average),
-            ("the weights take the place of the average", weights),
+            ("the newest weights come first, the oldest last", want.flip(0)),
+            ("the newest weights count 1: they enter with 1 - decay", decay**past),
+            ("the newest weights are multiplied by the decay already",
+             (1 - decay) * decay ** (past + 1)),
+            ("all weights count alike: this is a mean over a window",
+             torch.full_like(want, 1 / steps)),
+            ("the shares fall along a straight line", (1 - decay) * (1 - past / steps)),
+            ("they are scaled to sum to one: what is missing is the share of the start",
+             want / want.sum()),
         ]  # fmt: skip
+        got = call(shares, decay, steps)
         compare(
-            call(step, average, weights, decay), decay * kept + (1 - decay) * weights, wrong,
-            "decay of the average, 1 - decay of the weights",
+            torch.as_tensor(got, dtype=torch.float64), want, wrong,
+            f"decay {decay}, the last {steps} weights",
         )  # fmt: skip
 
 
-def check_average_shares(shares: Callable[[float, int], Any]) -> None:
-    """``shares(decay, steps) -> (steps,)``: what each of the last weights counts, newest first."""
-    with judging("the shares fall by the decay from step to step"):
-        for decay, steps in ((0.9, 30), (0.5, 6)):
-            past = torch.arange(steps, dtype=torch.float64)
-            want = (1 - decay) * decay**past
-            wrong = [
-                ("the newest weights come first, the oldest last", want.flip(0)),
-                ("the newest weights count 1: they enter with 1 - decay", decay**past),
-                ("the newest weights are multiplied by the decay already",
-                 (1 - decay) * decay ** (past + 1)),
-                ("all weights count alike: this is a mean over a window",
-                 torch.full_like(want, 1 / steps)),
-                ("the shares fall along a straight line", (1 - decay) * (1 - past / steps)),
-                ("they are scaled to sum to one: what is missing is the share of the start",
-                 want / want.sum()),
-            ]  # fmt: skip
-            got = call(shares, decay, steps)
-            compare(
-                torch.as_tensor(got, dtype=torch.float64), want, wrong,
-                f"decay {decay}, the last {steps} weights",
-            )  # fmt: skip
-
-
+@check("matrices decay, positions, tokens, biases and norms do not")
 def check_param_groups(groups: Callable[[nn.Module, float], Any]) -> None:
     """``groups(model, weight_decay) -> [{"params": ..., "weight_decay": ...}]`` for an optimiser.
 
     Matrices decay; positions, tokens and everything with one axis do not.
     """
-    with judging("matrices decay, positions, tokens, biases and norms do not"):
-        model = ViT(image_size=8, patch_size=4, num_classes=3, dim=12, depth=1, heads=2,
-                    registers=1)  # fmt: skip
-        result = call(groups, model, 0.05)
-        if not isinstance(result, (list, tuple)) or not all(
-            isinstance(group, dict) and {"params", "weight_decay"} <= set(group) for group in result
-        ):
-            raise CheckFailed('a list of dicts with "params" and "weight_decay" is expected')
-        found: list[tuple[int, float]] = []
-        for group in result:
-            for parameter in group["params"]:
-                if not isinstance(parameter, nn.Parameter):
-                    raise CheckFailed(
-                        '"params" must hold the parameters themselves, without their names'
-                    )
-                found.append((id(parameter), float(group["weight_decay"])))
-        decays = dict(found)
-        if len(decays) < len(found):
-            raise CheckFailed("a parameter is in two groups, and would move twice in a step")
-        for name, parameter in model.named_parameters():
-            if id(parameter) not in decays:
-                raise CheckFailed(f"{name} is in no group, and would never be trained")
-            decay = decays[id(parameter)]
-            token = name in ("pos_embed", "cls_token", "reg_token")
-            if decay and (token or parameter.ndim == 1):
-                kind = "a position or token" if token else "a bias or a gain"
+    model = ViT(image_size=8, patch_size=4, num_classes=3, dim=12, depth=1, heads=2,
+                registers=1)  # fmt: skip
+    result = call(groups, model, 0.05)
+    if not isinstance(result, (list, tuple)) or not all(
+        isinstance(group, dict) and {"params", "weight_decay"} <= set(group) for group in result
+    ):
+        raise CheckFailed('a list of dicts with "params" and "weight_decay" is expected')
+    found: list[tuple[int, float]] = []
+    for group in result:
+        for parameter in group["params"]:
+            if not isinstance(parameter, nn.Parameter):
                 raise CheckFailed(
-                    f"{name} decays, although it is {kind}: pulling it to zero only erases it"
-                    + ("; it has three axes, so that its name has to be asked" if token else "")
+                    '"params" must hold the parameters themselves, without their names'
                 )
-            if not decay and not token and parameter.ndim > 1:
-                raise CheckFailed(f"{name} is a matrix, or a kernel, and does not decay")
-            if decay not in (0, 0.05):
-                raise CheckFailed(f"{name} decays by {decay}, where 0.05 was given")
+            found.append((id(parameter), float(group["weight_decay"])))
+    decays = dict(found)
+    if len(decays) < len(found):
+        raise CheckFailed("a parameter is in two groups, and would move twice in a step")
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in decays:
+            raise CheckFailed(f"{name} is in no group, and would never be trained")
+        decay = decays[id(parameter)]
+        token = name in ("pos_embed", "cls_token", "reg_token")
+        if decay and (token or parameter.ndim == 1):
+            kind = "a position or token" if token else "a bias or a gain"
+            raise CheckFailed(
+                f"{name} decays, although it is {kind}: pulling it to zero only erases it"
+                + ("; it has three axes, so that its name has to be asked" if token else "")
+            )
+        if not decay and not token and parameter.ndim > 1:
+            raise CheckFailed(f"{name} is a matrix, or a kernel, and does not decay")
+        if decay not in (0, 0.05):
+            raise CheckFailed(f"{name} decays by {decay}, where 0.05 was given")
 
 
 def _iterate(x: Tensor, a: float, b: float, c: float, steps: int) -> Tensor:
@@ -372,64 +362,64 @@ def _iterate(x: Tensor, a: float, b: float, c: float, steps: int) -> Tensor:
     return x
 
 
+@check("five steps bring all singular values near 1, wide and tall alike")
 def check_orthogonalise(orthogonalise: Callable[..., Tensor]) -> None:
     """``orthogonalise(matrix, steps=5)``, Muon's iteration; wide and tall matrices."""
-    with judging("five steps bring all singular values near 1, wide and tall alike"):
-        a, b, c = 3.4445, -4.7750, 2.0315
-        for shape in ((6, 10), (10, 6)):
-            x = 3 * torch.randn(shape)
-            unit = x / x.norm()
-            want = _iterate(unit, a, b, c, 5)
-            u, _, v = torch.linalg.svd(x, full_matrices=False)
-            wrong = [
-                ("all singular values are exactly 1: that is the true answer by its decomposition, "
-                 "and the iteration was asked", u @ v),
-                ("this is one step: repeat it", _iterate(unit, a, b, c, 1)),
-                ("there are four steps where five were asked", _iterate(unit, a, b, c, 4)),
-                ("the matrix is divided by its norm, and nothing is iterated", unit),
-                ("a tall matrix was transposed and never turned back", want.T),
-            ]  # fmt: skip
-            got = call(orthogonalise, x.clone(), 5)
-            if isinstance(got, Tensor) and not torch.isfinite(got).all():
-                raise CheckFailed(
-                    "the iteration runs away: it needs singular values of at most 1, so divide the "
-                    "matrix by its norm first (to divide by its largest entry is not enough)"
-                )
-            compare(
-                got, want, wrong,
-                f"a matrix {shape}, the coefficients 3.4445, -4.7750 and 2.0315, five steps",
-            )  # fmt: skip
+    a, b, c = 3.4445, -4.7750, 2.0315
+    for shape in ((6, 10), (10, 6)):
+        x = 3 * torch.randn(shape)
+        unit = x / x.norm()
+        want = _iterate(unit, a, b, c, 5)
+        u, _, v = torch.linalg.svd(x, full_matrices=False)
+        wrong = [
+            ("all singular values are exactly 1: that is the true answer by its decomposition, "
+             "and the iteration was asked", u @ v),
+            ("this is one step: repeat it", _iterate(unit, a, b, c, 1)),
+            ("there are four steps where five were asked", _iterate(unit, a, b, c, 4)),
+            ("the matrix is divided by its norm, and nothing is iterated", unit),
+            ("a tall matrix was transposed and never turned back", want.T),
+        ]  # fmt: skip
+        got = call(orthogonalise, x, 5)
+        if isinstance(got, Tensor) and not torch.isfinite(got).all():
+            raise CheckFailed(
+                "the iteration runs away: it needs singular values of at most 1, so divide the "
+                "matrix by its norm first (to divide by its largest entry is not enough)"
+            )
+        compare(
+            got, want, wrong,
+            f"a matrix {shape}, the coefficients 3.4445, -4.7750 and 2.0315, five steps",
+        )  # fmt: skip
 
 
+@check("all singular values are 1, and the singular vectors are kept")
 def check_polar(polar: Callable[[Tensor], Tensor]) -> None:
     """``polar(matrix) ->`` the same singular vectors, all singular values 1, to 1e-3."""
-    with judging("all singular values are 1, and the singular vectors are kept"):
-        for shape in ((5, 8), (8, 5)):
-            u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
-            sizes = torch.tensor([40.0, 9.0, 3.0, 1.0, 0.4])
-            x = u * sizes @ v
-            got, want = call(polar, x.clone()), u @ v
-            if not isinstance(got, Tensor):
-                raise CheckFailed(f"a tensor was expected, but a {type(got).__name__} came back")
-            if got.shape == want.T.shape != want.shape:
-                raise CheckFailed("the result is transposed: turn it back at the end")
-            if got.shape != want.shape:
-                raise CheckFailed(f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}")
-            if not torch.isfinite(got).all():
-                raise CheckFailed(
-                    "the iteration runs away: it converges for singular values below the square "
-                    "root of 3, so divide the matrix by its norm first"
-                )
-            if same_values(got, want, 1e-3):
-                continue
-            kept = (u.T @ got @ v.T).diag()  # the singular values, where the vectors are kept
-            rest = (got - u * kept @ v).abs().max()
-            if rest > 1e-2:
-                raise CheckFailed(
-                    "the singular vectors changed: every step must be a polynomial in X Xᵀ, times X"
-                )
+    for shape in ((5, 8), (8, 5)):
+        u, _, v = torch.linalg.svd(torch.randn(shape), full_matrices=False)
+        sizes = torch.tensor([40.0, 9.0, 3.0, 1.0, 0.4])
+        x = u * sizes @ v
+        got, want = call(polar, x), u @ v
+        if not isinstance(got, Tensor):
+            raise CheckFailed(f"a tensor was expected, but a {type(got).__name__} came back")
+        if got.shape == want.T.shape != want.shape:
+            raise CheckFailed("the result is transposed: turn it back at the end")
+        if got.shape != want.shape:
+            raise CheckFailed(f"the shape is {tuple(got.shape)}, expected {tuple(want.shape)}")
+        if not torch.isfinite(got).all():
             raise CheckFailed(
-                f"the singular vectors are right, but the singular values go from {kept.min():.2g} "
-                f"to {kept.max():.2g}: iterate until the smallest has arrived, or use the exact "
-                "coefficients"
+                "the iteration runs away: it converges for singular values below the square "
+                "root of 3, so divide the matrix by its norm first"
             )
+        if same_values(got, want, 1e-3):
+            continue
+        kept = (u.T @ got @ v.T).diag()  # the singular values, where the vectors are kept
+        rest = (got - u * kept @ v).abs().max()
+        if rest > 1e-2:
+            raise CheckFailed(
+                "the singular vectors changed: every step must be a polynomial in X Xᵀ, times X"
+            )
+        raise CheckFailed(
+            f"the singular vectors are right, but the singular values go from {kept.min():.2g} "
+            f"to {kept.max():.2g}: iterate until the smallest has arrived, or use the exact "
+            "coefficients"
+        )

@@ -13,7 +13,17 @@ from torch import Tensor, nn
 
 from vitcore.patches import patchify, unpatchify
 
-from .frame import CheckFailed, call, compare, compare_int, first_of, judging, lively, need
+from .frame import (
+    CheckFailed,
+    WrongUse,
+    call,
+    check,
+    compare,
+    compare_counts,
+    first_of,
+    lively,
+    need,
+)
 
 _PLAIN = (
     "your tokens hold whole rows of the image, not squares: did you reshape without first "
@@ -72,81 +82,79 @@ def _wrong_patches(images: Tensor, size: int) -> list[tuple[str, Tensor]]:
     ]
 
 
+@check("patchify cuts squares, row by row, each in the order (c p1 p2)")
 def check_patchify(patchify: Callable[[Tensor, int], Tensor]) -> None:
     """``patchify(images (B, C, H, W), patch_size) -> (B, N, C*P*P)`` cuts squares, row by row."""
-    with judging("patchify cuts squares, row by row, each in the order (c p1 p2)"):
-        for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2), ((2, 4, 5, 5), 5)):
-            images = torch.randn(shape)
-            want = F.unfold(images, size, stride=size).transpose(1, 2)
-            compare(
-                call(patchify, images, size),
-                want,
-                _wrong_patches(images, size),
-                f"images {shape} with patches of {size} pixels make {want.shape[1]} tokens "
-                f"of {want.shape[2]} values, one square each",
-            )
+    for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2), ((2, 4, 5, 5), 5)):
+        images = torch.randn(shape)
+        want = F.unfold(images, size, stride=size).transpose(1, 2)
+        compare(
+            call(patchify, images, size),
+            want,
+            _wrong_patches(images, size),
+            f"images {shape} with patches of {size} pixels make {want.shape[1]} tokens "
+            f"of {want.shape[2]} values, one square each",
+        )
 
 
+@check("unpatchify puts every square back in its place")
 def check_unpatchify(unpatchify: Callable[[Tensor, int, tuple[int, int]], Tensor]) -> None:
     """``unpatchify(tokens, patch_size, (H, W)) -> (B, C, H, W)`` undoes the cut."""
-    with judging("unpatchify puts every square back in its place"):
-        for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2), ((2, 4, 5, 5), 5)):
-            batch, channels, height, width = shape
-            rows, columns = height // size, width // size
-            tokens = torch.randn(batch, rows * columns, channels * size * size)
+    for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2), ((2, 4, 5, 5), 5)):
+        batch, channels, height, width = shape
+        rows, columns = height // size, width // size
+        tokens = torch.randn(batch, rows * columns, channels * size * size)
 
-            def join(before: str, after: str = "b c (h p1) (w p2)") -> Tensor:
-                axes = {"h": rows, "w": columns, "p1": size, "p2": size}  # noqa: B023
-                return rearrange(tokens, f"{before} -> {after}", **axes)  # noqa: B023
+        def join(before: str, after: str = "b c (h p1) (w p2)") -> Tensor:
+            axes = {"h": rows, "w": columns, "p1": size, "p2": size}  # noqa: B023
+            return rearrange(tokens, f"{before} -> {after}", **axes)  # noqa: B023
 
-            wrong = [
-                (
-                    "the tokens were reshaped into an image as they lie in memory: a token then "
-                    "becomes rows of the image and not a square",
-                    tokens.reshape(shape),
-                ),
-                (
-                    "the values inside a token were read in the order (p1 p2 c)",
-                    join("b (h w) (p1 p2 c)"),
-                ),
-                ("the grid was filled column by column", join("b (w h) (c p1 p2)")),
-                ("each patch is turned over its diagonal", join("b (h w) (c p2 p1)")),
-                (
-                    "the pixels of a patch are scattered over the image: when two axes are joined, "
-                    "which comes first, the grid or the inside of a patch?",
-                    join("b (h w) (c p1 p2)", "b c (p1 h) (p2 w)"),
-                ),
-                (
-                    "height and width are exchanged",
-                    join("b (h w) (c p1 p2)").transpose(2, 3),
-                ),
-            ]
-            compare(
-                call(unpatchify, tokens, size, (height, width)),
-                F.fold(tokens.transpose(1, 2), (height, width), size, stride=size),
-                wrong,
-                f"tokens {tuple(tokens.shape)} are an image of {height} by {width} pixels cut "
-                f"into squares of {size}",
-            )
+        wrong = [
+            (
+                "the tokens were reshaped into an image as they lie in memory: a token then "
+                "becomes rows of the image and not a square",
+                tokens.reshape(shape),
+            ),
+            (
+                "the values inside a token were read in the order (p1 p2 c)",
+                join("b (h w) (p1 p2 c)"),
+            ),
+            ("the grid was filled column by column", join("b (w h) (c p1 p2)")),
+            ("each patch is turned over its diagonal", join("b (h w) (c p2 p1)")),
+            (
+                "the pixels of a patch are scattered over the image: when two axes are joined, "
+                "which comes first, the grid or the inside of a patch?",
+                join("b (h w) (c p1 p2)", "b c (p1 h) (p2 w)"),
+            ),
+            (
+                "height and width are exchanged",
+                join("b (h w) (c p1 p2)").transpose(2, 3),
+            ),
+        ]
+        compare(
+            call(unpatchify, tokens, size, (height, width)),
+            F.fold(tokens.transpose(1, 2), (height, width), size, stride=size),
+            wrong,
+            f"tokens {tuple(tokens.shape)} are an image of {height} by {width} pixels cut "
+            f"into squares of {size}",
+        )
 
 
+@check("cut and joined again, the images are the same to the last bit")
 def check_round_trip(
     patchify: Callable[[Tensor, int], Tensor],
     unpatchify: Callable[[Tensor, int, tuple[int, int]], Tensor] = unpatchify,
 ) -> None:
     """Cutting and joining gives the image back; ``unpatchify`` is vitcore's unless one is given."""
-    with judging("cut and joined again, the images are the same to the last bit"):
-        for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2)):
-            images = torch.randn(shape)
-            back = call(unpatchify, call(patchify, images, size), size, shape[2:])
-            joined = [
-                (message, F.fold(cut.transpose(1, 2), shape[2:], size, stride=size))
-                for message, cut in _wrong_patches(images, size)
-                if cut.ndim == 3 and cut.shape[2] == shape[1] * size * size
-            ]
-            compare(
-                back, images, joined, "the image does not come back: some pixels changed places"
-            )
+    for shape, size in (((2, 3, 8, 12), 4), ((3, 1, 6, 4), 2)):
+        images = torch.randn(shape)
+        back = call(unpatchify, call(patchify, images, size), size, shape[2:])
+        joined = [
+            (message, F.fold(cut.transpose(1, 2), shape[2:], size, stride=size))
+            for message, cut in _wrong_patches(images, size)
+            if cut.ndim == 3 and cut.shape[2] == shape[1] * size * size
+        ]
+        compare(back, images, joined, "the image does not come back: some pixels changed places")
 
 
 # What the first entries of _wrong_patches are called where no reader's code is to be mended.
@@ -175,91 +183,112 @@ def _verdict(test: Any, patchify: Callable[[Tensor, int], Tensor]) -> bool:
     return verdict
 
 
+@check("your test takes the right patchify and refuses six wrong ones")
 def check_patchify_test(test: Callable[[Callable[[Tensor, int], Tensor]], bool]) -> None:
     """`test(patchify) -> bool` takes the right patchify and refuses six wrong ones."""
-    with judging("your test takes the right patchify and refuses six wrong ones"):
-        if not _verdict(test, patchify):
-            raise CheckFailed("your test refuses a patchify that is right")
-        for number, mistake in enumerate(_PATCH_MISTAKES):
+    if not _verdict(test, patchify):
+        raise CheckFailed("your test refuses a patchify that is right")
+    for number, mistake in enumerate(_PATCH_MISTAKES):
 
-            def wrong(images: Tensor, size: int, number: int = number) -> Tensor:
-                return _wrong_patches(images, size)[number][1]
+        def wrong(images: Tensor, size: int, number: int = number) -> Tensor:
+            return _wrong_patches(images, size)[number][1]
 
-            if _verdict(test, wrong):
-                raise CheckFailed(
-                    f"your test lets a mistake pass: {mistake}. Which images would show it: how "
-                    "many channels, rows and columns of patches, and which values do they need?"
-                )
-
-
-def check_pad_to_patches(pad: Callable[[Tensor, int], Tensor]) -> None:
-    """`pad(images (B, C, H, W), patch_size)` adds zeros below and to the right, as few as help."""
-    with judging("the sides divide, and no image is larger than it has to be"):
-        for shape, size in (((2, 3, 8, 10), 4), ((1, 1, 28, 28), 5), ((2, 3, 8, 12), 4)):
-            images = torch.randn(shape)
-            down, right = -shape[2] % size, -shape[3] % size
-            whole = shape[2] // size * size, shape[3] // size * size
-            wrong = [
-                ("the image is cropped: nothing of it should be lost",
-                 images[:, :, : whole[0], : whole[1]]),
-                ("the zeros stand above and to the left of the image",
-                 F.pad(images, (right, 0, down, 0))),
-                ("the zeros stand on both sides of the image",
-                 F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))),
-                ("height and width are exchanged: F.pad counts from the last axis",
-                 F.pad(images, (0, down, 0, right))),
-                ("a side that divides already needs no zeros: what is P - H % P then?",
-                 F.pad(images, (0, size - shape[3] % size, 0, size - shape[2] % size))),
-                ("the rest of the division is added, not what is missing to the next patch",
-                 F.pad(images, (0, shape[3] % size, 0, shape[2] % size))),
-            ]  # fmt: skip
-            compare(
-                call(pad, images, size),
-                F.pad(images, (0, right, 0, down)),
-                wrong,
-                f"an image of {shape[2]} by {shape[3]} and patches of {size} pixels",
+        if _verdict(test, wrong):
+            raise CheckFailed(
+                f"your test lets a mistake pass: {mistake}. Which images would show it: how "
+                "many channels, rows and columns of patches, and which values do they need?"
             )
 
 
+@check("the sides divide, and no image is larger than it has to be")
+def check_pad_to_patches(pad: Callable[[Tensor, int], Tensor]) -> None:
+    """`pad(images (B, C, H, W), patch_size)` adds zeros below and to the right, as few as help."""
+    for shape, size in (((2, 3, 8, 10), 4), ((1, 1, 28, 28), 5), ((2, 3, 8, 12), 4)):
+        images = torch.randn(shape)
+        down, right = -shape[2] % size, -shape[3] % size
+        whole = shape[2] // size * size, shape[3] // size * size
+        wrong = [
+            ("the image is cropped: nothing of it should be lost",
+             images[:, :, : whole[0], : whole[1]]),
+            ("the zeros stand above and to the left of the image",
+             F.pad(images, (right, 0, down, 0))),
+            ("the zeros stand on both sides of the image",
+             F.pad(images, (right // 2, right - right // 2, down // 2, down - down // 2))),
+            ("height and width are exchanged: F.pad counts from the last axis",
+             F.pad(images, (0, down, 0, right))),
+            ("a side that divides already needs no zeros: what is P - H % P then?",
+             F.pad(images, (0, size - shape[3] % size, 0, size - shape[2] % size))),
+            ("the rest of the division is added, not what is missing to the next patch",
+             F.pad(images, (0, shape[3] % size, 0, shape[2] % size))),
+        ]  # fmt: skip
+        compare(
+            call(pad, images, size),
+            F.pad(images, (0, right, 0, down)),
+            wrong,
+            f"an image of {shape[2]} by {shape[3]} and patches of {size} pixels",
+        )
+
+
+@check("the number of tokens is right, also where height and width differ")
 def check_num_tokens(num_tokens: Callable[[int, int, int], int]) -> None:
     """``num_tokens(height, width, patch_size) -> int``, the number of patches."""
-    with judging("the number of tokens is right, also where height and width differ"):
-        for height, width, size in ((28, 28, 7), (224, 224, 16), (32, 48, 4), (12, 8, 4)):
-            want = (height // size) * (width // size)
-            wrong = [
-                ("these are the patches along one side only", height // size),
-                ("these are the patches along one side only", width // size),
-                ("this counts the pixels of a patch", size * size),
-                (
-                    "the pixels were divided by P: a patch covers more of them than that",
-                    height * width / size,
-                ),
-                ("is the image always square?", (height // size) ** 2),
-                ("is the image always square?", (width // size) ** 2),
-                ("the two sides of the grid were added", height // size + width // size),
-                ("one too many: the class token is not a patch", want + 1),
-            ]
-            given = f"an image of {height} by {width} and patches of {size} pixels"
-            compare_int(call(num_tokens, height, width, size), want, wrong, given)
+    cases = ((28, 28, 7), (224, 224, 16), (32, 48, 4), (12, 8, 4))
+
+    def each(rule: Callable[[int, int, int], float]) -> list[float]:
+        return [rule(*case) for case in cases]
+
+    wrong = [
+        ("these are the patches along one side only", each(lambda h, w, p: h // p)),
+        ("these are the patches along one side only", each(lambda h, w, p: w // p)),
+        ("this counts the pixels of a patch", each(lambda h, w, p: p * p)),
+        ("this counts the pixels of the image", each(lambda h, w, p: h * w)),
+        ("the pixels were divided by P: a patch covers more of them than that",
+         each(lambda h, w, p: h * w / p)),
+        ("is the image always square?", each(lambda h, w, p: (h // p) ** 2)),
+        ("is the image always square?", each(lambda h, w, p: (w // p) ** 2)),
+        ("the two sides of the grid were added", each(lambda h, w, p: h // p + w // p)),
+        ("one too many: the class token is not a patch",
+         each(lambda h, w, p: (h // p) * (w // p) + 1)),
+    ]  # fmt: skip
+    compare_counts(
+        [call(num_tokens, *case) for case in cases],
+        [(h // p) * (w // p) for h, w, p in cases],
+        wrong,
+        [f"an image of {h} by {w} and patches of {p} pixels" for h, w, p in cases],
+    )
 
 
+@check("every patch is found at its place in the sequence")
 def check_token_index(token_index: Callable[[int, int, tuple[int, int]], int]) -> None:
     """``token_index(row, column, (rows, columns)) -> int``, a patch's place in the sequence."""
-    with judging("every patch is found at its place in the sequence"):
-        rows, columns = 3, 5
-        for row in range(rows):
-            for column in range(columns):
-                wrong = [
-                    ("this counts down the columns first", column * rows + row),
-                    ("a whole row of patches is skipped by the other side's length",
-                     row * rows + column),
-                    ("the first place is number 0", row * columns + column + 1),
-                ]  # fmt: skip
-                given = f"row {row}, column {column} of a grid of {rows} by {columns}"
-                got = call(token_index, row, column, (rows, columns))
-                compare_int(got, row * columns + column, wrong, given)
+    rows, columns = grid = 3, 5
+    places = [(row, column) for row in range(rows) for column in range(columns)]
+
+    def each(rule: Callable[[int, int], int]) -> list[int]:
+        return [rule(*place) for place in places]
+
+    wrong = [
+        ("row and column were added: how many patches does a full row hold?",
+         each(lambda r, c: r + c)),
+        ("row and column were multiplied: how many patches stand in the rows above?",
+         each(lambda r, c: r * c)),
+        ("this counts down the columns first", each(lambda r, c: c * rows + r)),
+        ("a column is counted as a whole row: row and column have exchanged their roles",
+         each(lambda r, c: c * columns + r)),
+        ("a whole row of patches is skipped by the other side's length",
+         each(lambda r, c: r * rows + c)),
+        ("the first place is number 0", each(lambda r, c: r * columns + c + 1)),
+        ("the patches to the left in its own row are not counted", each(lambda r, c: r * columns)),
+    ]  # fmt: skip
+    compare_counts(
+        [call(token_index, row, column, grid) for row, column in places],
+        each(lambda r, c: r * columns + c),
+        wrong,
+        [f"row {r}, column {c} of a grid of {rows} by {columns}" for r, c in places],
+    )
 
 
+@check("the patch embedding equals a convolution with the same kernel")
 def check_patch_embed(
     embed: Any, *, patch_size: int | None = None, image_size: tuple[int, int] | None = None
 ) -> None:
@@ -269,47 +298,46 @@ def check_patch_embed(
     here or as an attribute) that returns tokens (B, N, D) or (tokens, grid), or a function
     ``embed(images, weight (D, C, P, P), bias (D,)) -> (B, N, D)``.
     """
-    with judging("the patch embedding equals a convolution with the same kernel"):
-        if isinstance(embed, nn.Module):
-            module = lively(getattr(embed, "patch_embed", embed))
-            need(module, "proj")
-            weight, bias = module.proj.weight.detach(), module.proj.bias
-            size = patch_size or (
-                weight.shape[-1] if weight.ndim == 4 else getattr(module, "patch_size", None)
-            )
-            if size is None:
-                raise TypeError("a linear projection does not tell its patch size: pass patch_size")
-            kernel = weight.reshape(weight.shape[0], -1, size, size)
-            rows, columns = getattr(module, "grid", (2, 3))
-            height, width = image_size or (rows * size, columns * size)
-            images = torch.randn(2, kernel.shape[1], height, width).to(weight)
-            result = call(module, images)
-        else:
-            size, (height, width) = patch_size or 4, image_size or (8, 12)
-            images, kernel = torch.randn(2, 3, height, width), torch.randn(6, 3, size, size)
-            bias = torch.randn(6)
-            result = call(embed, images, kernel, bias)
-        want = F.conv2d(images, kernel, bias, stride=size).flatten(2).transpose(1, 2)
-        flat = kernel.flatten(1)
-        wrong = [
-            (message, F.linear(cut, flat, bias))
-            for message, cut in _wrong_patches(images, size)
-            if cut.ndim == 3 and cut.shape[-1] == flat.shape[1]
-        ]
-        wrong += [
-            ("the bias of the projection is left out", F.conv2d(images, kernel, stride=size)
-             .flatten(2).transpose(1, 2)),
-            ("tokens and their values are exchanged: one row for each patch is expected",
-             want.transpose(1, 2)),
-            ("the grid still has its two axes", F.conv2d(images, kernel, bias, stride=size)),
-        ]  # fmt: skip
-        compare(
-            first_of(result), want, wrong,
-            "a token is the projection of one square of the image",
-        )  # fmt: skip
-        grid = (height // size, width // size)
-        if isinstance(result, tuple) and tuple(result[1]) != grid:
-            raise CheckFailed(
-                f"the tokens are right, but the grid is told as {result[1]} where the image has "
-                f"{grid[0]} rows and {grid[1]} columns of patches"
-            )
+    if isinstance(embed, nn.Module):
+        module = lively(getattr(embed, "patch_embed", embed))
+        need(module, "proj")
+        weight, bias = module.proj.weight.detach(), module.proj.bias
+        size = patch_size or (
+            weight.shape[-1] if weight.ndim == 4 else getattr(module, "patch_size", None)
+        )
+        if size is None:
+            raise WrongUse("a linear projection does not tell its patch size: pass patch_size")
+        kernel = weight.reshape(weight.shape[0], -1, size, size)
+        rows, columns = getattr(module, "grid", (2, 3))
+        height, width = image_size or (rows * size, columns * size)
+        images = torch.randn(2, kernel.shape[1], height, width).to(weight)
+        result = call(module, images)
+    else:
+        size, (height, width) = patch_size or 4, image_size or (8, 12)
+        images, kernel = torch.randn(2, 3, height, width), torch.randn(6, 3, size, size)
+        bias = torch.randn(6)
+        result = call(embed, images, kernel, bias)
+    want = F.conv2d(images, kernel, bias, stride=size).flatten(2).transpose(1, 2)
+    flat = kernel.flatten(1)
+    wrong = [
+        (message, F.linear(cut, flat, bias))
+        for message, cut in _wrong_patches(images, size)
+        if cut.ndim == 3 and cut.shape[-1] == flat.shape[1]
+    ]
+    wrong += [
+        ("the bias of the projection is left out", F.conv2d(images, kernel, stride=size)
+         .flatten(2).transpose(1, 2)),
+        ("tokens and their values are exchanged: one row for each patch is expected",
+         want.transpose(1, 2)),
+        ("the grid still has its two axes", F.conv2d(images, kernel, bias, stride=size)),
+    ]  # fmt: skip
+    compare(
+        first_of(result), want, wrong,
+        "a token is the projection of one square of the image",
+    )  # fmt: skip
+    grid = (height // size, width // size)
+    if isinstance(result, tuple) and tuple(result[1]) != grid:
+        raise CheckFailed(
+            f"the tokens are right, but the grid is told as {result[1]} where the image has "
+            f"{grid[0]} rows and {grid[1]} columns of patches"
+        )

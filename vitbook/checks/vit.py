@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,14 +21,16 @@ from .embeddings import CLASS_BARE, NO_POSITIONS, ONE_ROW
 from .frame import (
     CheckFailed,
     Unsolved,
+    WrongUse,
     call,
+    check,
     compare,
-    compare_int,
+    compare_counts,
     images_for,
-    judging,
     lively,
     need,
     parts_of,
+    replaced,
     same_values,
 )
 
@@ -45,53 +47,51 @@ def _unsolved_model(model: Any) -> None:
         raise Unsolved("there is no model to check so far")
 
 
+@check("every shape is right")
 def check_shapes(model: Any, images: Tensor | None = None) -> None:
     """Every tensor of the model has the right shape: what all thirteen of ``BUGS`` pass."""
-    with judging("every shape is right"):
-        _unsolved_model(model)
-        twin, images = copy.deepcopy(model).cpu().float().eval(), images_for(model, images)
-        config: ViTConfig = twin.config
-        batch, width = images.shape[0], config.dim
-        grid = [side // config.patch_size for side in images.shape[2:]]
-        count = grid[0] * grid[1] + config.prefix_tokens
-        logits, seen = twin.forward_with(images, ["embedding", "tokens", "features", "pooled"])
-        found = {
-            "logits": (logits, (batch, config.num_classes or width)),
-            "embedding": (seen["embedding"], (batch, count, width)),
-            "features": (seen["features"], (batch, count, width)),
-            "pooled": (seen["pooled"], (batch, width)),
-        }
-        found.update(
-            {f"tokens.{i}": (x, (batch, count, width)) for i, x in enumerate(seen["tokens"])}
-        )
-        for name, (tensor, want) in found.items():
-            if tuple(tensor.shape) != want:
-                raise CheckFailed(f"{name} has shape {tuple(tensor.shape)}, expected is {want}")
+    _unsolved_model(model)
+    twin, images = copy.deepcopy(model).cpu().float().eval(), images_for(model, images)
+    config: ViTConfig = twin.config
+    batch, width = images.shape[0], config.dim
+    grid = [side // config.patch_size for side in images.shape[2:]]
+    count = grid[0] * grid[1] + config.prefix_tokens
+    logits, seen = twin.forward_with(images, ["embedding", "tokens", "features", "pooled"])
+    found = {
+        "logits": (logits, (batch, config.num_classes or width)),
+        "embedding": (seen["embedding"], (batch, count, width)),
+        "features": (seen["features"], (batch, count, width)),
+        "pooled": (seen["pooled"], (batch, width)),
+    }
+    found.update({f"tokens.{i}": (x, (batch, count, width)) for i, x in enumerate(seen["tokens"])})
+    for name, (tensor, want) in found.items():
+        if tuple(tensor.shape) != want:
+            raise CheckFailed(f"{name} has shape {tuple(tensor.shape)}, expected is {want}")
 
 
+@check("shuffled patches matter with positions, and do not matter without them")
 def check_permutation_equivariance(model: Any, images: Tensor | None = None) -> None:
     """Shuffled patches change the logits where there are positions, and leave them otherwise."""
-    with judging("shuffled patches matter with positions, and do not matter without them"):
-        _unsolved_model(model)
-        twin, images, size = lively(model), images_for(model, images), _patch_size(model)
-        tokens = patchify(images, size)
-        order = torch.randperm(tokens.shape[1])
-        shuffled = unpatchify(tokens[:, order], size, (images.shape[2], images.shape[3]))
-        table = getattr(twin, "pos_embed", None)
-        if table is not None:
-            if same_values(call(twin, images), call(twin, shuffled)):
-                raise CheckFailed(
-                    "an image and the same image with its patches shuffled give the same logits: "
-                    "the model does not know where a patch comes from. Are the positions added, "
-                    "and does every token get a row of its own?"
-                )
-            with torch.no_grad():
-                table.zero_()
-        if not same_values(call(twin, images), call(twin, shuffled)):
+    _unsolved_model(model)
+    twin, images, size = lively(model), images_for(model, images), _patch_size(model)
+    tokens = patchify(images, size)
+    order = torch.randperm(tokens.shape[1])
+    shuffled = unpatchify(tokens[:, order], size, (images.shape[2], images.shape[3]))
+    table = getattr(twin, "pos_embed", None)
+    if table is not None:
+        if same_values(call(twin, images), call(twin, shuffled)):
             raise CheckFailed(
-                "without positions the order of the patches must not matter, and it does: are the "
-                "tokens squares of the image, each treated like all others?"
+                "an image and the same image with its patches shuffled give the same logits: "
+                "the model does not know where a patch comes from. Are the positions added, "
+                "and does every token get a row of its own?"
             )
+        with torch.no_grad():
+            table.zero_()
+    if not same_values(call(twin, images), call(twin, shuffled)):
+        raise CheckFailed(
+            "without positions the order of the patches must not matter, and it does: are the "
+            "tokens squares of the image, each treated like all others?"
+        )
 
 
 def _rows_that_matter(twin: Any, images: Tensor) -> list[bool]:
@@ -113,143 +113,143 @@ def _with_table(model: Any) -> Any:
     return lively(model)
 
 
+@check("every row of the position table reaches the logits")
 def check_positions_used(model: Any, images: Tensor | None = None) -> None:
     """Each row of the position table matters to the logits."""
-    with judging("every row of the position table reaches the logits"):
-        twin, images = _with_table(model), images_for(model, images)
-        used = _rows_that_matter(twin, images)
-        if all(used):
-            return
-        if not any(used):
-            raise CheckFailed(NO_POSITIONS)
-        if sum(used) == 1:
-            raise CheckFailed(ONE_ROW)
-        if used.index(False) == 0 and sum(used) == len(used) - 1:
-            raise CheckFailed(CLASS_BARE)
-        raise CheckFailed(
-            f"{len(used) - sum(used)} of the {len(used)} rows of the position table do nothing: "
-            "every token must get a row of its own"
-        )
+    twin, images = _with_table(model), images_for(model, images)
+    used = _rows_that_matter(twin, images)
+    if all(used):
+        return
+    if not any(used):
+        raise CheckFailed(NO_POSITIONS)
+    if sum(used) == 1:
+        raise CheckFailed(ONE_ROW)
+    if used.index(False) == 0 and sum(used) == len(used) - 1:
+        raise CheckFailed(CLASS_BARE)
+    raise CheckFailed(
+        f"{len(used) - sum(used)} of the {len(used)} rows of the position table do nothing: "
+        "every token must get a row of its own"
+    )
 
 
+@check("the class token has a position")
 def check_class_token_position(model: Any, images: Tensor | None = None) -> None:
     """The class token's row of the position table matters to the logits."""
-    with judging("the class token has a position"):
-        twin, images = _with_table(model), images_for(model, images)
-        config = getattr(twin, "config", None)
-        if isinstance(config, ViTConfig) and not (config.class_token and config.class_position):
-            raise TypeError("this model is made without a class token that has a position")
-        if not _rows_that_matter(twin, images)[0]:
-            raise CheckFailed(CLASS_BARE)
+    twin, images = _with_table(model), images_for(model, images)
+    config = getattr(twin, "config", None)
+    if isinstance(config, ViTConfig) and not (config.class_token and config.class_position):
+        raise WrongUse("this model is made without a class token that has a position")
+    if not _rows_that_matter(twin, images)[0]:
+        raise CheckFailed(CLASS_BARE)
 
 
+@check("with its branches at zero it hands its input on")
 def check_identity_at_zero(model: Any, images: Tensor | None = None) -> None:
     """With all branches at zero a model equals itself without blocks, a block gives its input."""
-    with judging("with its branches at zero it hands its input on"):
-        _unsolved_model(model)
-        for part in parts_of(model, "block"):
-            judge_identity(part)
-        if hasattr(model, "blocks"):
-            twin, images = lively(model), images_for(model, images)
-            for block in twin.blocks:
-                for layer in (block.attn.proj, block.mlp.fc2):
-                    for parameter in layer.parameters():
-                        nn.init.zeros_(parameter)
-            full = call(twin, images)
-            twin.blocks = type(twin.blocks)()
-            if not same_values(full, call(twin, images)):
-                raise CheckFailed(
-                    "with attention and MLP at zero the blocks should change nothing, and the "
-                    "logits differ from those of the model without blocks"
-                )
+    _unsolved_model(model)
+    for part in parts_of(model, "block"):
+        judge_identity(part)
+    if hasattr(model, "blocks"):
+        twin, images = lively(model), images_for(model, images)
+        for block in twin.blocks:
+            for layer in (block.attn.proj, block.mlp.fc2):
+                for parameter in layer.parameters():
+                    nn.init.zeros_(parameter)
+        full = call(twin, images)
+        twin.blocks = type(twin.blocks)()
+        if not same_values(full, call(twin, images)):
+            raise CheckFailed(
+                "with attention and MLP at zero the blocks should change nothing, and the "
+                "logits differ from those of the model without blocks"
+            )
 
 
+@check("the head reads what has passed the final norm")
 def check_final_norm(model: Any, images: Tensor | None = None) -> None:
     """All that the head reads has passed the final norm.
 
     With the norm's weight at zero its output is its bias, so the image must not matter any more.
     """
-    with judging("the head reads what has passed the final norm"):
-        _unsolved_model(model)
-        twin, images = lively(model), images_for(model, images)
-        norms = [getattr(twin, name, None) for name in ("norm", "fc_norm")]
-        norm = next((n for n in norms if getattr(n, "weight", None) is not None), None)
-        if norm is None:
-            raise CheckFailed("there is no final norm: the model has none under .norm or .fc_norm")
-        with torch.no_grad():
-            norm.weight.zero_()
-        logits = call(twin, images)
-        if not same_values(logits, logits[:1].expand_as(logits)):
-            raise CheckFailed(
-                "the final norm is passed by: with its weight at zero the head should see the same "
-                "for every image, and it does not. Does the head read the tokens as the last block "
-                "left them?"
-            )
-        want = twin.head(norm.bias)
-        if not same_values(logits[0], want):
-            raise CheckFailed("between the final norm and the head something else happens")
+    _unsolved_model(model)
+    twin, images = lively(model), images_for(model, images)
+    norms = [getattr(twin, name, None) for name in ("norm", "fc_norm")]
+    norm = next((n for n in norms if getattr(n, "weight", None) is not None), None)
+    if norm is None:
+        raise CheckFailed("there is no final norm: the model has none under .norm or .fc_norm")
+    with torch.no_grad():
+        norm.weight.zero_()
+    logits = call(twin, images)
+    if not same_values(logits, logits[:1].expand_as(logits)):
+        raise CheckFailed(
+            "the final norm is passed by: with its weight at zero the head should see the same "
+            "for every image, and it does not. Does the head read the tokens as the last block "
+            "left them?"
+        )
+    want = twin.head(norm.bias)
+    if not same_values(logits[0], want):
+        raise CheckFailed("between the final norm and the head something else happens")
 
 
+@check("the head reads the right tokens")
 def check_readout(model: Any, images: Tensor | None = None, *, pool: str | None = None) -> None:
     """The head reads the class token (``pool="cls"``) or the mean of all patches (``"mean"``).
 
     The gradient of the logits with respect to the tokens after the final norm says which are read.
     """
-    with judging("the head reads the right tokens"):
-        _unsolved_model(model)
-        twin, images = lively(model), images_for(model, images)
-        need(twin, "norm")
-        config = getattr(twin, "config", None)
-        prefix = config.prefix_tokens if isinstance(config, ViTConfig) else 1
-        pool = pool or (config.pool if isinstance(config, ViTConfig) else "cls")
-        seen: list[Tensor] = []
-        handle = twin.norm.register_forward_hook(lambda *given: seen.append(given[-1]))
-        logits = call(twin, images)
-        handle.remove()
-        if len(seen) != 1 or seen[0].ndim != 3:
-            raise CheckFailed("the final norm is not applied once, to all tokens (B, N, D)")
-        (slope,) = torch.autograd.grad(
-            (logits * torch.randn_like(logits)).sum(), seen[0], allow_unused=True
-        )
-        if slope is None:
-            raise CheckFailed("the head reads nothing of what the final norm gives")
-        share = slope.norm(dim=-1).mean(dim=0)
-        read = [index for index, value in enumerate(share / share.max()) if value > 1e-4]
-        want = [0] if pool == "cls" else list(range(prefix, len(share)))
-        if read == want:
-            if not same_values(share[want] / share.max(), torch.ones(len(want)), 1e-2):
-                raise CheckFailed("the patches are read, but not all with the same share")
-            return
-        names = (
-            "all tokens" if len(read) == len(share)
-            else f"token {read[0]}" + (" (the last one)" if read[0] == len(share) - 1 else "")
-            if len(read) == 1 else f"{len(read)} of {len(share)} tokens"
-        )  # fmt: skip
-        meant = (
-            "the class token, which is token 0" if pool == "cls"
-            else f"the {len(want)} patches, without the {prefix} tokens that stand before them"
-        )  # fmt: skip
-        raise CheckFailed(f"the wrong token is read out: the head reads {names}, meant is {meant}")
+    _unsolved_model(model)
+    twin, images = lively(model), images_for(model, images)
+    need(twin, "norm")
+    config = getattr(twin, "config", None)
+    prefix = config.prefix_tokens if isinstance(config, ViTConfig) else 1
+    pool = pool or (config.pool if isinstance(config, ViTConfig) else "cls")
+    seen: list[Tensor] = []
+    handle = twin.norm.register_forward_hook(lambda *given: seen.append(given[-1]))
+    logits = call(twin, images)
+    handle.remove()
+    if len(seen) != 1 or seen[0].ndim != 3:
+        raise CheckFailed("the final norm is not applied once, to all tokens (B, N, D)")
+    (slope,) = torch.autograd.grad(
+        (logits * torch.randn_like(logits)).sum(), seen[0], allow_unused=True
+    )
+    if slope is None:
+        raise CheckFailed("the head reads nothing of what the final norm gives")
+    share = slope.norm(dim=-1).mean(dim=0)
+    read = [index for index, value in enumerate(share / share.max()) if value > 1e-4]
+    want = [0] if pool == "cls" else list(range(prefix, len(share)))
+    if read == want:
+        if not same_values(share[want] / share.max(), torch.ones(len(want)), 1e-2):
+            raise CheckFailed("the patches are read, but not all with the same share")
+        return
+    names = (
+        "all tokens" if len(read) == len(share)
+        else f"token {read[0]}" + (" (the last one)" if read[0] == len(share) - 1 else "")
+        if len(read) == 1 else f"{len(read)} of {len(share)} tokens"
+    )  # fmt: skip
+    meant = (
+        "the class token, which is token 0" if pool == "cls"
+        else f"the {len(want)} patches, without the {prefix} tokens that stand before them"
+    )  # fmt: skip
+    raise CheckFailed(f"the wrong token is read out: the head reads {names}, meant is {meant}")
 
 
+@check("the mean runs over the patches alone")
 def check_mean_pool(pool: Callable[[Tensor, int], Tensor]) -> None:
     """``pool(features (B, K+N, D), prefix_tokens) -> (B, D)``, the mean of the patches alone."""
-    with judging("the mean runs over the patches alone"):
-        for prefix in (0, 1, 3):
-            x = torch.randn(4, prefix + 5, 6)
-            wrong = [
-                ("the tokens in front of the patches are in the mean too", x.mean(1)),
-                ("one token too many is left out", x[:, prefix + 1 :].mean(1)),
-                ("the class token came back, not the mean of the patches", x[:, 0]),
-                ("the mean runs over the channels", x[:, prefix:].mean(2)),
-                ("the mean runs over the batch", x[:, prefix:].mean(0)),
-                ("the patches were added, not averaged", x[:, prefix:].sum(1)),
-                ("the largest value came back, not the mean", x[:, prefix:].amax(1)),
-            ]
-            compare(
-                call(pool, x, prefix), x[:, prefix:].mean(1), wrong,
-                f"{prefix} tokens stand before the patches",
-            )  # fmt: skip
+    for prefix in (0, 1, 3):
+        x = torch.randn(4, prefix + 5, 6)
+        wrong = [
+            ("the tokens in front of the patches are in the mean too", x.mean(1)),
+            ("one token too many is left out", x[:, prefix + 1 :].mean(1)),
+            ("the class token came back, not the mean of the patches", x[:, 0]),
+            ("the mean runs over the channels", x[:, prefix:].mean(2)),
+            ("the mean runs over the batch", x[:, prefix:].mean(0)),
+            ("the patches were added, not averaged", x[:, prefix:].sum(1)),
+            ("the largest value came back, not the mean", x[:, prefix:].amax(1)),
+        ]
+        compare(
+            call(pool, x, prefix), x[:, prefix:].mean(1), wrong,
+            f"{prefix} tokens stand before the patches",
+        )  # fmt: skip
 
 
 def _parameter_parts(c: ViTConfig) -> dict[str, int]:
@@ -279,97 +279,125 @@ def _parameter_parts(c: ViTConfig) -> dict[str, int]:
     }
 
 
+@check("the formula gives what counting gives")
 def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
     """``count(config) -> int``, the parameters of a ViT with class token and learned positions."""
-    with judging("the formula gives what counting gives"):
-        base = ViTConfig(image_size=(24, 16), patch_size=4, in_channels=3, num_classes=7, dim=20,
-                         depth=3, heads=2)  # fmt: skip
-        other = replace(base, image_size=28, patch_size=7, in_channels=1, dim=24, depth=5,
-                        mlp_ratio=2.0)  # fmt: skip
-        for config in (base, other):
-            want = sum(p.numel() for p in ViT(config).parameters())
-            wrong: list[tuple[str, float]] = []
-            for name, size in _parameter_parts(config).items():
-                wrong += [
-                    (f"the count is short by exactly {name}", want - size),
-                    (f"the count has exactly {name} too much", want + size),
-                ]
-            compare_int(call(count, config), want, wrong, f"{config}")
+    base = ViTConfig(image_size=(24, 16), patch_size=4, in_channels=3, num_classes=7, dim=20,
+                     depth=3, heads=2)  # fmt: skip
+    other = replace(base, image_size=28, patch_size=7, in_channels=1, dim=24, depth=5,
+                    mlp_ratio=2.0)  # fmt: skip
+    configs = (base, other)
+    want = [sum(p.numel() for p in ViT(config).parameters()) for config in configs]
+    parts = [_parameter_parts(config) for config in configs]
+    wrong: list[tuple[str, Sequence[float]]] = [
+        ("is the image always square?", _counts_of_squares(configs, want, side)) for side in (0, 1)
+    ]
+    for name in parts[0]:
+        sizes = torch.tensor([part[name] for part in parts])
+        whole = torch.tensor(want)
+        wrong += [
+            (f"the count is short by exactly {name}", (whole - sizes).tolist()),
+            (f"the count has exactly {name} too much", (whole + sizes).tolist()),
+        ]
+    told = "no model may be made here: work the number out from the configuration"
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise CheckFailed(told)
+
+    with replaced(nn.Module, __init__=refuse):
+        got = [call(count, config) for config in configs]
+    compare_counts(got, want, wrong, [f"{config}" for config in configs], whole_floats=True)
 
 
+def _counts_of_squares(configs: Sequence[ViTConfig], want: Sequence[int], side: int) -> list[float]:
+    """What comes out where one side of the image is taken for both."""
+    counts: list[float] = []
+    for config, right in zip(configs, want, strict=True):
+        grid = [length // config.patch_size for length in to_pair(config.image_size)]
+        counts.append(right + (grid[side] ** 2 - grid[0] * grid[1]) * config.dim)
+    return counts
+
+
+@check("from this N on the products of attention are the larger part")
 def check_crossover(tokens: Callable[[int], int]) -> None:
     """``tokens(dim) -> int``, the smallest N for which 2 N² D is more than 12 N D²."""
-    with judging("from this N on the products of attention are the larger part"):
-        for dim in (64, 192, 768):
-            want = 6 * dim + 1
-            wrong = [
-                ("at this N both are equal: the products must take more", want - 1),
-                ("only one of the two products was counted", 12 * dim + 1),
-                ("the MLP was not counted among the linear maps", 2 * dim + 1),
-                ("attention's linear maps were not counted", 4 * dim + 1),
-            ]
-            compare_int(call(tokens, dim), want, wrong, f"dim {dim}")
+    dims = (64, 192, 768)
+    wrong = [
+        ("at this N both are equal: the products must take more", [6 * dim for dim in dims]),
+        ("only one of the two products was counted", [12 * dim + 1 for dim in dims]),
+        ("the MLP was not counted among the linear maps", [2 * dim + 1 for dim in dims]),
+        ("attention's linear maps were not counted", [4 * dim + 1 for dim in dims]),
+        ("D and N have exchanged their roles: this falls with the width",
+         [dim // 6 + 1 for dim in dims]),
+        ("the number does not depend on the width here, and it does", [1153] * 3),
+    ]  # fmt: skip
+    compare_counts(
+        [call(tokens, dim) for dim in dims],
+        [6 * dim + 1 for dim in dims],
+        wrong,
+        [f"dim {dim}" for dim in dims],
+        whole_floats=True,
+    )
 
 
+@check("the loss before training is near that of a guess")
 def check_initial_loss(model: Any, images: Tensor | None = None) -> None:
     """Before training the loss is near ln(K): the model prefers no class."""
-    with judging("the loss before training is near that of a guess"):
-        _unsolved_model(model)
-        twin, images = copy.deepcopy(model).cpu().float().eval(), images_for(model, images, 32)
-        with torch.no_grad():
-            logits = call(twin, images)
-        if logits.ndim != 2:
-            raise CheckFailed(f"logits (B, K) are expected, but their shape is {logits.shape}")
-        classes = logits.shape[1]
-        if (logits >= 0).all() and same_values(logits.sum(1), torch.ones(len(logits))):
-            raise CheckFailed(
-                "what comes out are probabilities: cross-entropy applies the softmax itself, so a "
-                "model gives logits"
-            )
-        labels = torch.arange(len(logits)) % classes
-        loss, guess = F.cross_entropy(logits, labels).item(), math.log(classes)
-        if not abs(loss - guess) < 0.3:
-            raise CheckFailed(
-                f"the loss before training is {loss:.2f}, while guessing among {classes} classes "
-                f"costs {guess:.2f}: the model starts with an opinion. Are its weights drawn with "
-                "too large a deviation?"
-            )
+    _unsolved_model(model)
+    twin, images = copy.deepcopy(model).cpu().float().eval(), images_for(model, images, 32)
+    with torch.no_grad():
+        logits = call(twin, images)
+    if logits.ndim != 2:
+        raise CheckFailed(f"logits (B, K) are expected, but their shape is {logits.shape}")
+    classes = logits.shape[1]
+    if (logits >= 0).all() and same_values(logits.sum(1), torch.ones(len(logits))):
+        raise CheckFailed(
+            "what comes out are probabilities: cross-entropy applies the softmax itself, so a "
+            "model gives logits"
+        )
+    labels = torch.arange(len(logits)) % classes
+    loss, guess = F.cross_entropy(logits, labels).item(), math.log(classes)
+    if not abs(loss - guess) < 0.3:
+        raise CheckFailed(
+            f"the loss before training is {loss:.2f}, while guessing among {classes} classes "
+            f"costs {guess:.2f}: the model starts with an opinion. Are its weights drawn with "
+            "too large a deviation?"
+        )
 
 
+@check("both models give the same logits")
 def check_same_logits(model_a: Any, model_b: Any, images: Tensor, tolerance: float = 1e-5) -> None:
     """Two models with the same weights give the same logits for the same images."""
-    with judging("both models give the same logits"):
-        _unsolved_model(model_a)
-        _unsolved_model(model_b)
-        modes = [(m, m.training) for m in (model_a, model_b) if isinstance(m, nn.Module)]
-        try:
-            for module, _ in modes:
-                module.eval()
-            with torch.no_grad():
-                a, b = call(model_a, images), call(model_b, images)
-        finally:
-            for module, mode in modes:
-                module.train(mode)
-        if a.shape != b.shape:
-            raise CheckFailed(f"the logits have shapes {tuple(a.shape)} and {tuple(b.shape)}")
-        difference = (a.double() - b.double()).abs().max().item()
-        if difference <= tolerance:
-            return
-        hints = []
-        traits: dict[str, list[set[Any]]] = {
-            "the eps of the norms": [
-                {m.eps for m in module.modules() if isinstance(m, nn.LayerNorm)}
-                for module, _ in modes
-            ],
-            "the kind of GELU": [
-                {m.approximate for m in module.modules() if isinstance(m, nn.GELU)}
-                for module, _ in modes
-            ],
-        }
-        for what, found in traits.items():
-            if len(found) == 2 and all(found) and found[0] != found[1]:
-                hints.append(f"{what} differs ({found[0]} and {found[1]})")
-        raise CheckFailed(
-            f"the logits differ by up to {difference:.2g}, allowed is {tolerance:.0e}: "
-            + ("; ".join(hints) if hints else "are the weights the same, and all of them used?")
-        )
+    _unsolved_model(model_a)
+    _unsolved_model(model_b)
+    modes = [(m, m.training) for m in (model_a, model_b) if isinstance(m, nn.Module)]
+    try:
+        for module, _ in modes:
+            module.eval()
+        with torch.no_grad():
+            a, b = call(model_a, images), call(model_b, images)
+    finally:
+        for module, mode in modes:
+            module.train(mode)
+    if a.shape != b.shape:
+        raise CheckFailed(f"the logits have shapes {tuple(a.shape)} and {tuple(b.shape)}")
+    difference = (a.double() - b.double()).abs().max().item()
+    if difference <= tolerance:
+        return
+    hints = []
+    traits: dict[str, list[set[Any]]] = {
+        "the eps of the norms": [
+            {m.eps for m in module.modules() if isinstance(m, nn.LayerNorm)} for module, _ in modes
+        ],
+        "the kind of GELU": [
+            {m.approximate for m in module.modules() if isinstance(m, nn.GELU)}
+            for module, _ in modes
+        ],
+    }
+    for what, found in traits.items():
+        if len(found) == 2 and all(found) and found[0] != found[1]:
+            hints.append(f"{what} differs ({found[0]} and {found[1]})")
+    raise CheckFailed(
+        f"the logits differ by up to {difference:.2g}, allowed is {tolerance:.0e}: "
+        + ("; ".join(hints) if hints else "are the weights the same, and all of them used?")
+    )
