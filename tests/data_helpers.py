@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -100,3 +102,10 @@ def picture(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
 
 def colours(seed: int = 0, size: tuple[int, ...] = (20, 30, 3)) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, size, np.uint8)
+
+
+def real(name: str, **options) -> ImageDataset:
+    directory = os.environ.get("VITCORE_DATA")
+    if not directory or not (Path(directory) / f"{name}.npz").exists():
+        pytest.skip(f"VITCORE_DATA holds no {name}.npz with the real images")
+    return load_dataset(name, directory, **options)

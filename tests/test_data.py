@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,17 +10,16 @@ from data_helpers import (
     as_set,
     know,
     load,
+    real,
     save,
     tiny,
 )
 
 from vitcore import data
 from vitcore.data import (
-    ImageDataset,
     Source,
     Split,
     content,
-    load_dataset,
 )
 
 
@@ -237,13 +233,6 @@ def test_the_published_mean_gives_whole_sums():
     sums = [value * 255 * 50_000 * 32 * 32 for value in mean]
     assert all(abs(value - round(value)) < 1e-3 for value in sums)
     assert tuple(map(round, sums)) == data.KNOWN["cifar100"].train_sums
-
-
-def real(name: str) -> ImageDataset:
-    directory = os.environ.get("VITCORE_DATA")
-    if not directory or not (Path(directory) / f"{name}.npz").exists():
-        pytest.skip(f"VITCORE_DATA holds no {name}.npz with the real images")
-    return load_dataset(name, directory)
 
 
 def test_real_mnist():

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from data_helpers import (
@@ -137,13 +139,57 @@ def test_len(count, size, drop_last, expected):
     assert batches.num_images == sum(len(labels) for _, labels in batches)
 
 
+def test_each_iteration_is_an_epoch_of_its_own():
+    """In somebody's own loop, which never calls set_epoch."""
+
+    def seen(batches: Batches) -> list[torch.Tensor]:
+        return [torch.cat([images for images, _ in batches]) for _ in range(3)]
+
+    options: dict[str, Any] = {"shuffle": True, "seed": 3, "augment": noise, **PLAIN}
+    batches = Batches(numbered(), 10, **options)
+    first = seen(batches)
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0].sort(0).values, first[1].sort(0).values)  # other noise, too
+    # The same epochs as in a loop that names them, and set_epoch goes back to any of them.
+    named = Batches(numbered(), 10, **options)
+    for epoch, expected in enumerate(first):
+        named.set_epoch(epoch)
+        assert torch.equal(torch.cat([images for images, _ in named]), expected)
+    batches.set_epoch(1)
+    assert torch.equal(seen(batches)[0], first[1])
+    # A loop that breaks off has begun its epoch, and begins another one next time.
+    some = Batches(numbered(), 10, **options)
+    assert not torch.equal(next(iter(some))[0], next(iter(some))[0])
+    for wrong in (-1, 0.5, None, True):
+        with pytest.raises(ValueError, match="epoch is a whole number from 0"):
+            batches.set_epoch(wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("split", "changes", "error", "words"),
     [
+        (None, {}, TypeError, r"a split is a pair \(images, labels\), given NoneType"),
+        (numbered(3), {"batch_size": None}, TypeError, "batch_size is None; give a whole number"),
+        (numbered(3), {"batch_size": 2.0}, TypeError, "batch_size is 2.0"),
+        (numbered(3), {"mean": None}, TypeError, "mean has one number per channel"),
+        (numbered(3), {"mean": "a"}, TypeError, "mean has one number per channel"),
+        (numbered(3), {"std": ("a",)}, TypeError, "value of std is 'a'"),
+        (numbered(3), {"std": (float("nan"),)}, ValueError, "must be finite"),
+        (numbered(3), {"augment": "digits"}, TypeError, "augment is a function or None"),
+        (numbered(3), {"mix": 1}, TypeError, "mix is a function or None"),
+        (numbered(3), {"shuffle": "yes"}, TypeError, "shuffle is True or False"),
+        (numbered(3), {"device": "warp"}, ValueError, "device 'warp' cannot be used"),
+        (numbered(3), {"device": 1.5}, ValueError, "device 1.5 cannot be used"),
+        (numbered(3), {"sizes": 16}, ValueError, "sizes are whole numbers of pixels"),
+        (numbered(3), {"rank": None}, ValueError, "rank lies between 0"),
+        (numbered(3), {"world_size": 0}, ValueError, "world_size is 0"),
+        ((numbered(3).images, torch.tensor([0, -1, 2])), {}, ValueError, "from 0, given -1"),
+        ((numbered(3).images, torch.ones(3).bool()), {}, TypeError, "class numbers or shares"),
+        ((numbered(3).images, [0, 1, 2]), {}, TypeError, "labels of a split are a tensor"),
         (Split(torch.zeros(3, 1, 2, 2), torch.zeros(3)), {}, TypeError, "uint8 images"),
         (Split(numbered(3).images[:, 0], torch.zeros(3)), {}, TypeError, r"\(N, C, H, W\)"),
         (Split(numbered(3).images, torch.zeros(4)), {}, ValueError, "3 images but 4 labels"),
-        (numbered(3), {"batch_size": 0}, ValueError, "batch_size is a whole number above zero"),
+        (numbered(3), {"batch_size": 0}, ValueError, "batch_size is 0; give a whole number"),
         (numbered(3), {"mean": (0.0, 0.0)}, ValueError, "1 channels, given 2 and 1"),
         (numbered(3), {"std": (0.0,)}, ValueError, "std must be above zero"),
         (numbered(3), {"rank": 2, "world_size": 2}, ValueError, "rank lies between 0 and .*1"),

@@ -25,6 +25,7 @@ from .known import (
 )
 from .load import load_dataset
 from .pixels import denormalise, normalise
+from .seen import Overlap, image_digests, overlap, sketch_images
 
 __all__ = [
     "CIFAR100_CLASSES",
@@ -43,15 +44,19 @@ __all__ = [
     "ImageDataset",
     "Known",
     "Mix",
+    "Overlap",
     "Source",
     "Split",
     "build_augment",
     "build_mix",
     "cache_dir",
     "denormalise",
+    "image_digests",
     "import_torchvision",
     "load_dataset",
     "load_folder",
     "normalise",
+    "overlap",
     "read_image",
+    "sketch_images",
 ]

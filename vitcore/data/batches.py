@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..patches import check_positive
 from .augment import Augment
 from .content import check_seed, scramble
-from .dataset import Split
+from .dataset import Split, check_split
 from .mixing import Mix
 from .pixels import channel_columns, check_statistics
 
@@ -25,11 +26,13 @@ class Batches:
     side in pixels for the epoch (one for each; later epochs have the last), and normalised with
     mean and std.
 
-    Order, augmentation and mixing follow from (seed, epoch) alone, so a run that is resumed at
-    ``set_epoch(e)`` sees what the unbroken run saw. Every batch has its own random state, drawn
-    from seed, epoch, batch and rank. With ``world_size`` above 1 each rank takes its share of
-    every batch of ``world_size * batch_size`` images: none is repeated, and none is left out unless
-    ``drop_last``, which gives all ranks the same number of full batches.
+    Each iteration is an epoch. Order, augmentation and mixing follow from (seed, epoch) alone, so a
+    run that is resumed at ``set_epoch(e)`` sees what the unbroken run saw. Every batch has its own
+    random state, drawn from seed, epoch, batch and rank. With ``world_size`` above 1 each rank has
+    its share of every batch of ``world_size * batch_size`` images: none is repeated, and none is
+    left out unless ``drop_last``, which gives all ranks the same number of full batches.
+
+    Raises TypeError and ValueError that name the argument.
     """
 
     def __init__(
@@ -49,15 +52,20 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        images, labels = split
-        _check_batches(images, labels, batch_size, mean, std, rank, world_size)
+        images, labels = check_split(split)
+        check_statistics(mean, std, images.shape[1])
+        _check_options(batch_size, shuffle, drop_last, augment, mix, sizes, rank, world_size)
         check_seed(seed)
-        if any(isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes):
-            raise ValueError(f"sizes are whole numbers of pixels above zero, given {list(sizes)}")
+        _check_labels(labels)
         self.sizes = tuple(sizes)
-        self.device = torch.device(device)
-        self.images = images.to(self.device)
-        self.labels = labels.to(self.device)
+        try:
+            self.device = torch.device(device)
+            self.images, self.labels = images.to(self.device), labels.to(self.device)
+        except (RuntimeError, TypeError, AssertionError) as error:
+            if "out of memory" in str(error):
+                raise
+            reason = str(error).split(chr(10))[0]
+            raise ValueError(f'device {device!r} cannot be used ({reason}): try "cpu"') from error
         self.batch_size = batch_size
         self.mean, self.std = tuple(mean), tuple(std)
         self.shuffle, self.seed = shuffle, seed
@@ -82,6 +90,8 @@ class Batches:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0, that the next iteration goes through."""
+        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
+            raise ValueError(f"epoch is a whole number from 0, given {epoch!r}")
         self.epoch = epoch
 
     def _state(self, *numbers: int) -> int:
@@ -103,10 +113,11 @@ class Batches:
         return positions[self.rank :: self.world_size][: self.num_images]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        epoch = self.epoch
         # Neighbours lie together in memory where nothing is shuffled: a view saves the gathering.
         plain = not self.shuffle and self.world_size == 1
         order = None if plain else self.order().to(self.device)
+        epoch = self.epoch
+        self.epoch += 1  # a loop that never calls set_epoch goes on to the next
         for batch in range(len(self)):
             start, end = batch * self.batch_size, (batch + 1) * self.batch_size
             if order is None:
@@ -136,24 +147,38 @@ class Batches:
         )
 
 
-def _check_batches(
-    images: Tensor,
-    labels: Tensor,
+def _check_labels(labels: Tensor) -> None:
+    if not labels.ndim:
+        raise ValueError("labels is a single number: give one label for each image")
+    if labels.dtype == torch.bool or labels.is_complex():
+        raise TypeError(f"labels are class numbers or shares of classes, given {labels.dtype}")
+    if len(labels) and not labels.is_floating_point() and labels.min() < 0:
+        raise ValueError(f"labels are class numbers from 0, given {int(labels.min())}")
+
+
+def _check_options(
     batch_size: int,
-    mean: Sequence[float],
-    std: Sequence[float],
+    shuffle: bool,
+    drop_last: bool,
+    augment: Augment | None,
+    mix: Mix | None,
+    sizes: Sequence[int],
     rank: int,
     world_size: int,
 ) -> None:
-    if images.dtype != torch.uint8 or images.ndim != 4:
-        raise TypeError(
-            f"Batches takes uint8 images (N, C, H, W), given {images.dtype} "
-            f"{tuple(images.shape)}: they are divided by 255 one batch at a time"
+    check_positive("batch_size", batch_size)
+    check_positive("world_size", world_size)
+    for name, switch in (("shuffle", shuffle), ("drop_last", drop_last)):
+        if not isinstance(switch, bool):
+            raise TypeError(f"{name} is True or False, given {switch!r}")
+    for name, change in (("augment", augment), ("mix", mix)):
+        if change is not None and not callable(change):
+            raise TypeError(f"{name} is a function or None, given {change!r}: see build_{name}")
+    if not isinstance(sizes, (list, tuple)) or any(
+        isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes
+    ):
+        raise ValueError(f"sizes are whole numbers of pixels above zero, given {sizes!r}")
+    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < world_size:
+        raise ValueError(
+            f"rank lies between 0 and world_size - 1 = {world_size - 1}, given {rank!r}"
         )
-    if len(images) != len(labels):
-        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size is a whole number above zero, given {batch_size!r}")
-    check_statistics(mean, std, images.shape[1])
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank lies between 0 and world_size - 1 = {world_size - 1}, given {rank}")

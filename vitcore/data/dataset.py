@@ -55,6 +55,27 @@ class Split(NamedTuple):
     labels: Tensor
 
 
+def check_split(split: object) -> Split:
+    """``split`` as a Split, or one clear sentence on why its images and labels are none."""
+    if not isinstance(split, (tuple, list)) or len(split) != 2:
+        raise TypeError(
+            f"a split is a pair (images, labels), given {type(split).__name__}: pass "
+            "dataset.train, or two tensors"
+        )
+    images, labels = split
+    for name, values in (("images", images), ("labels", labels)):
+        if not isinstance(values, Tensor):
+            raise TypeError(f"the {name} of a split are a tensor, given {type(values).__name__}")
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise TypeError(
+            f"a split has uint8 images (N, C, H, W), given {images.dtype} "
+            f"{tuple(images.shape)}: they are divided by 255 one batch at a time"
+        )
+    if len(images) != len(labels):
+        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
+    return Split(images, labels)
+
+
 @dataclass
 class ImageDataset:
     """Three parts of a data set, and what a model needs to know of it.
