@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""vitcore.training.config: what is refused, and that plain data come back."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vitcore.training import (
+    History,
+    TrainConfig,
+)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"epochs": 1.5}, "epochs"),
+        ({"epochs": 1, "batch_size": 0}, "batch_size"),
+        ({"epochs": 1, "optimizer": "sgd"}, "adamw, adam"),
+        ({"epochs": 1, "schedule": "step"}, "cosine, constant"),
+        ({"epochs": 1, "precision": "int8"}, "bf16"),
+        ({"epochs": 1, "lr": 0}, "lr"),
+        ({"epochs": 1, "lr": float("nan")}, "lr"),
+        ({"epochs": 1, "lr": 1e-6}, "min_lr"),
+        ({"epochs": 1, "weight_decay": -1}, "weight_decay"),
+        ({"epochs": 1, "warmup_epochs": -1}, "warmup_epochs"),
+        ({"epochs": 1, "label_smoothing": 1.0}, "label_smoothing"),
+        ({"epochs": 1, "clip_norm": 0.0}, "None"),
+        ({"epochs": 1, "betas": (0.9, 1.0)}, "betas"),
+        ({"epochs": 1, "ema": 1.0}, "ema"),
+        ({"epochs": 1, "optimizer": "lion"}, "muon"),
+    ],
+)
+def test_config_refuses(fields, words):
+    with pytest.raises(ValueError, match=words):
+        TrainConfig(**fields)
+
+
+def test_config_to_and_from_json():
+    config = TrainConfig(epochs=3, betas=(0.8, 0.99), clip_norm=None)
+    assert TrainConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    with pytest.raises(ValueError, match="learning_rate"):
+        TrainConfig.from_dict({"epochs": 1, "learning_rate": 0.1})
+
+
+def row(epoch, accuracy, loss=1.0):
+    return {"epoch": epoch, "val_accuracy": accuracy, "val_loss": loss, "seconds": 2.0}
+
+
+def test_history_best():
+    assert History([row(1, 0.5), row(2, 0.8), row(3, 0.7)]).best["epoch"] == 2
+    assert History([row(1, 0.8, 0.5), row(2, 0.8, 0.4), row(3, 0.8, 0.4)]).best["epoch"] == 2
+    assert History([row(1, None), row(2, None)]).best["epoch"] == 2
+    assert History([row(1, 0.5), row(2, 0.8)]).seconds == 4
+    with pytest.raises(ValueError, match="empty"):
+        _ = History().best

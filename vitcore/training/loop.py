@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+"""The training loop that chapter 6 (06_mnist.ipynb) writes by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from .config import History, TrainConfig
+from .losses import Loss, Metric
+from .run import TrainingRun
+
+
+def fit(
+    model: nn.Module,
+    train_batches: Iterable[Any],
+    val_batches: Iterable[Any] | None = None,
+    config: TrainConfig | None = None,
+    *,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
+    device: str | torch.device = "auto",
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    on_epoch: Callable[[dict[str, Any], nn.Module], None] | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> History:
+    """Train `model` in place and return its history; at the end it holds the weights of the epoch
+    with the best validation accuracy (without validation, the last), in evaluation mode.
+
+    train_batches, val_batches: anything that can be gone through once per epoch and gives pairs
+        (images, targets): a list, a DataLoader, `vitcore.data.Batches`. Where it has `set_epoch`,
+        that is called with the epoch, from 0. Targets: int64 (B,), soft float (B, K), or several
+        labels per image, whole-number or boolean (B, K).
+    loss, metric: as in `evaluate`; the loss takes `label_smoothing` too where config asks for it.
+    out: a folder for checkpoint.safetensors, written at every epoch's end; None keeps nothing.
+    resume: go on from the checkpoint in `out`; from the start where there is none. On the CPU in
+        fp32 with the same number of threads, the resumed run repeats the unbroken one exactly.
+    on_epoch: called with the epoch's row and the model after each epoch.
+    metadata: what else must be the same on resuming (recipe, data); JSON values.
+
+    Where torch.distributed is initialised, the model comes wrapped in DistributedDataParallel,
+    each process brings its share of the batches and the same out, and only rank 0 writes and
+    prints.
+
+    Raises NonFiniteLoss when loss or weights overflow and TrainingInterrupted on Ctrl-C; both
+    leave good weights in the model and the last epoch's end in the checkpoint. ValueError where
+    `out` holds a checkpoint that does not belong to this run, FileExistsError where it holds one
+    and resume is False.
+    """
+    if config is None:
+        raise TypeError("fit needs a TrainConfig: fit(model, train, val, TrainConfig(epochs=10)).")
+    with TrainingRun(
+        model,
+        train_batches,
+        val_batches,
+        config,
+        loss=loss,
+        metric=metric,
+        device=device,
+        out=out,
+        resume=resume,
+        progress=progress,
+        on_epoch=on_epoch,
+        metadata=metadata,
+    ) as run:
+        for _ in run.epochs():
+            for images, targets in run.batches():
+                run.set_rate()
+                run.zero_grad()
+                value = run.loss(images, targets)
+                run.backward(value)
+                run.step()
+            run.keep(run.evaluate())
+    return run.history

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: MIT
+"""Parameter groups, optimisers, the schedule and the average of weights (chapters 6 and 7)."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainConfig
+from .device import distributed_rank, unwrap
+
+# Weight decay pulls a matrix towards zero, which is harmless to what it can express. A position,
+# a token, a bias, a gain or a temperature has no such slack, so these are left alone.
+NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature")
+# Muon makes every direction of a step equally long, which suits maps from tokens to tokens. What
+# brings pixels in or reads classes out has directions that matter more than others.
+NO_MUON = (*NO_DECAY, "patch_embed", "head")
+
+
+def param_groups(
+    model: nn.Module, weight_decay: float, only: Callable[[str, nn.Parameter], bool] | None = None
+) -> list[dict[str, Any]]:
+    """Two groups for AdamW: matrices with `weight_decay`, everything in NO_DECAY or with one
+    dimension (biases, norms, layer scale) without. Frozen parameters are left out, and so are
+    those of which `only(name, parameter)` is false."""
+    decay: list[nn.Parameter] = []
+    keep: list[nn.Parameter] = []
+    found = False
+    for name, parameter in unwrap(model).named_parameters():
+        if not parameter.requires_grad:
+            continue
+        found = True
+        if only is not None and not only(name, parameter):
+            continue
+        exempt = parameter.ndim <= 1 or any(part in name for part in NO_DECAY)
+        (keep if exempt else decay).append(parameter)
+    if not found:
+        raise ValueError("the model has no parameter to train: all have requires_grad=False.")
+    groups = [
+        {"params": decay, "weight_decay": weight_decay},
+        {"params": keep, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and not any(part in name for part in NO_MUON)
+
+
+def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
+    """A matrix (rows, columns) with the same singular vectors, all singular values near 1.
+
+    Each step of the Newton-Schulz iteration sends every singular value s, at most 1, to
+    a s + b s³ + c s⁵, by matrix products alone. The coefficients rise steeply from zero and end
+    between 0.7 and 1.2, which serves an optimiser as well as 1 would.
+
+    Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/.
+    """
+    a, b, c = 3.4445, -4.7750, 2.0315
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / x.norm().clamp(min=1e-7)  # the norm is no smaller than the largest singular value
+    for _ in range(steps):
+        square = x @ x.T
+        x = a * x + (b * square + c * square @ square) @ x
+    return x.T if tall else x
+
+
+if hasattr(torch.optim, "Muon"):
+
+    class ExactMuon(torch.optim.Muon):
+        """torch's Muon for processors: it orthogonalises in the weights' own type.
+
+        torch.optim.Muon does so in bf16 everywhere, which takes half of a training step on a
+        processor that has no instructions for bf16.
+        """
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            """Move each matrix against its orthogonalised momentum."""
+            if closure is not None:
+                raise TypeError("ExactMuon takes no closure: compute the gradients before the step")
+            for group in self.param_groups:
+                for matrix in group["params"]:
+                    if matrix.grad is None:
+                        continue
+                    state = self.state[matrix]
+                    if "momentum_buffer" not in state:
+                        state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+                    momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                    ahead = matrix.grad.lerp(momentum, group["momentum"])  # Nesterov
+                    # As long as AdamW's step, 0.2 for each number (Liu et al., 2025).
+                    length = group["lr"] * 0.2 * math.sqrt(max(matrix.shape))
+                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                    matrix.sub_(orthogonalise(ahead, group["ns_steps"]), alpha=length)
+
+
+def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """The optimisers of a run, stepped together; a list, because Muon leaves the rest to AdamW.
+
+    A group's own "lr" is what the schedule multiplies, as a share of config.lr.
+    """
+    # One fused kernel instead of a dozen calls per parameter: on small models the calls are
+    # what costs. MPS has it only in newer torch, so it is left alone there.
+    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
+    if config.optimizer == "adam":
+        groups = param_groups(model, 0.0)
+        return [torch.optim.Adam(groups, lr=config.lr, betas=config.betas, fused=fused)]
+
+    def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+
+    if config.optimizer == "muon":
+        muon = getattr(torch.optim, "Muon", None)
+        matrices = param_groups(model, config.weight_decay, only=_is_hidden_matrix)
+        if muon is None:
+            if distributed_rank()[0] == 0:
+                print(f"torch {torch.__version__} has no Muon: AdamW takes its place.", flush=True)
+        elif matrices:
+            rest = param_groups(
+                model, config.weight_decay, only=lambda name, p: not _is_hidden_matrix(name, p)
+            )
+            if all(p.device.type == "cpu" for p in model.parameters()):
+                muon = ExactMuon
+            # The length of AdamW's step: one learning rate serves both (Liu et al., 2025).
+            first = muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw")
+            return [first, adamw(rest)] if rest else [first]
+    return [adamw(param_groups(model, config.weight_decay))]
+
+
+def cosine_with_warmup(
+    step: int, *, total_steps: int, warmup_steps: int, lr: float, min_lr: float = 0.0
+) -> float:
+    """The learning rate of step `step` (from 0): a linear rise that reaches `lr` at the last step
+    of the warmup, then half a cosine from `lr` to `min_lr` (Loshchilov and Hutter, 2017, eq. 5)."""
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    progress = (step - warmup_steps + 1) / max(1, total_steps - warmup_steps)
+    return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
+
+
+def learning_rate(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
+    """The learning rate of one step under the configuration's schedule."""
+    total = config.epochs * steps_per_epoch
+    warmup = min(round(config.warmup_epochs * steps_per_epoch), total // 2)
+    if config.schedule == "constant":
+        return config.lr * min(1.0, (step + 1) / max(1, warmup))
+    return cosine_with_warmup(
+        step, total_steps=total, warmup_steps=warmup, lr=config.lr, min_lr=config.min_lr
+    )
+
+
+class WeightAverage:
+    """A copy of the model whose weights follow the trained ones slowly: after each step
+    average += (1 - d) (weights - average), which evens out the jitter of the last few hundred
+    steps. The decay d starts low, min(decay, (1 + step) / (10 + step)), so that the first weights
+    are forgotten; evaluate `.model`."""
+
+    def __init__(self, model: nn.Module, decay: float):
+        self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
+        self.decay = decay
+
+    def update(self, model: nn.Module, step: int) -> None:
+        """Move the average towards the weights after step `step` (from 0)."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        current = unwrap(model)
+        with torch.no_grad():
+            torch._foreach_lerp_(
+                list(self.model.parameters()), list(current.parameters()), 1 - decay
+            )
+            # Running statistics are averages already, and counters are whole numbers.
+            for mine, theirs in zip(self.model.buffers(), current.buffers(), strict=True):
+                mine.copy_(theirs)
