@@ -57,7 +57,7 @@ setup-cells: $(STAMP)  ## write the Colab setup cell into every notebook
 pictures: $(STAMP)  ## draw the front page's picture, the logo and the favicon anew
 	$(PY) -m tools.draw_pictures
 
-runs-index: $(STAMP)  ## write the checksums of runs/ into vitcore/runs.json and the table into README.md
+runs-index: $(STAMP)  ## write the checksums of runs/ into vitbook/runs.json and the table into README.md
 	$(PY) -m tools.runs_index
 
 repository: $(STAMP)  ## set the repository's address everywhere: make repository URL=https://github.com/you/book

@@ -22,13 +22,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitbook import records
 from vitbook.checks import BUGS
-from vitcore import records
 from vitcore.attention import Record, keep
 from vitcore.blocks import Block
 from vitcore.data import ImageDataset, load_dataset
 from vitcore.embeddings import TokenLayout
-from vitcore.recipes import Recipe, make_batches
+from vitcore.recipes import Recipe
+from vitcore.records import RECORD, commit, hardware, now, versions
+from vitcore.runs import make_batches
 from vitcore.training import NonFiniteLoss, TrainConfig, evaluate, fit, set_seed
 from vitcore.vit import ViT, ViTConfig
 
@@ -208,8 +210,8 @@ def _start(recipe: Recipe, dataset: ImageDataset, seeds: Sequence[int], command:
         "dataset": dataset.name,
         "source": str(dataset.source),
         "split": dataset.source.split,
-        "hardware": records.hardware(torch.device("cpu")),
-        "versions": records.versions(),
+        "hardware": hardware(torch.device("cpu")),
+        "versions": versions(),
         "parameters": sum(p.numel() for p in ViT(recipe.model).parameters()),
         "recipe": recipe.to_dict(),
         "train_images": len(dataset.train.labels),
@@ -297,11 +299,11 @@ def run(
     Raises:
         ValueError: if OUT holds a record of other settings, images or versions.
     """
-    path = Path(out) / records.RECORD
+    path = Path(out) / RECORD
     if recipe.images is not None:
         dataset = dataset.subset(*recipe.images)
     record = _open(path, _start(recipe, dataset, seeds, command))
-    commit = records.commit()
+    code = commit()
     # All variants of one seed before the next one: a record that is not complete compares fairly.
     todo = [
         (seed, variant)
@@ -315,9 +317,9 @@ def run(
         rows["seeds"].append(seed)
         for key in ("test_accuracy", "test_loss", "train_loss", "seconds"):
             rows[key].append(result[key])
-        if commit not in record["commits"]:
-            record["commits"].append(commit)
-        record["date"] = records.now()
+        if code not in record["commits"]:
+            record["commits"].append(code)
+        record["date"] = now()
         record["wall_seconds"] = round(record["wall_seconds"] + result["seconds"], 2)
         record["complete"] = all(v["seeds"] == record["seeds"] for v in record["variants"].values())
         records.AblationRecord.from_dict(record).write(path)
@@ -382,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
     done = sum(len(variant["seeds"]) for variant in record["variants"].values())
     whole = len(record["variants"]) * len(record["seeds"])
-    print(f"{done} of {whole} runs are in {Path(given.out) / records.RECORD}")
+    print(f"{done} of {whole} runs are in {Path(given.out) / RECORD}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitcore.recipes import CIFAR100_LADDER, RECIPES
+from vitbook.ladders import CIFAR100_LADDER
+from vitcore.recipes import RECIPES
 from vitcore.records import RECORD, RunRecord
 
 RESNET = "cifar100-resnet"
@@ -47,6 +48,7 @@ class Job:
         else:
             recipe = RECIPES[self.recipe]
             words = ["vitcore", "train", recipe.dataset, "--recipe", recipe.name, "--resume"]
+            words += ["--import", "vitbook.ladders"]
         return [sys.executable, "-m", *words, "--seed", str(self.seed), "--out", str(out)]
 
 

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from vitcore.__main__ import recorded_command
+from vitbook.ladders import CIFAR100_LADDER
 from vitcore._torchvision import import_torchvision
 from vitcore.data import ImageDataset, load_dataset
-from vitcore.recipes import RECIPES, Recipe, train_recipe
-from vitcore.records import RECORD, RunRecord, commit
+from vitcore.recipes import RECIPES, Recipe
+from vitcore.records import RECORD, RunRecord, commit, recorded_command
+from vitcore.runs import train_recipe
 from vitcore.vit import ViTConfig
 
 NAME = "cifar100-resnet"
@@ -32,7 +33,7 @@ CHANNELS = (16, 32, 64, 128)
 # The schedule that the ladder has, at a rate that suits convolutions, on the images as they are: in
 # so short a run augmentation costs accuracy. Muon and the rest are the transformer's rungs.
 RECIPE = dataclasses.replace(
-    RECIPES["cifar100-schedule"].with_train(lr=2e-3),
+    RECIPES[CIFAR100_LADDER[1]].with_train(lr=2e-3),
     name=NAME,
     note="a ResNet at the budget of a rung",
 )

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitcore import records
-from vitcore.__main__ import recorded_command
+from vitbook import records
 from vitcore._torchvision import import_torchvision
 from vitcore.data import Batches, ImageDataset, Split, load_dataset
-from vitcore.recipes import RECIPES, Recipe, make_batches
+from vitcore.recipes import RECIPES, Recipe
+from vitcore.records import RECORD, commit, hardware, now, recorded_command, versions
+from vitcore.runs import make_batches
 from vitcore.training import (
     TrainConfig,
     WeightAverage,
@@ -275,7 +276,7 @@ def run(
     say: Callable[[str], object] = print,
 ) -> records.SpeedRecord:
     """Measure all cases and return the record."""
-    code = records.commit()
+    code = commit()
     import_torchvision()  # before its version is asked for
     where = resolve_device(device)
     precision = resolve_precision(precision, where)
@@ -309,9 +310,9 @@ def run(
         kind=records.SPEED,
         command=command,
         commit=code,
-        date=records.now(),
-        hardware=records.hardware(where),
-        versions={**records.versions(), "pillow": importlib.metadata.version("pillow")},
+        date=now(),
+        hardware=hardware(where),
+        versions={**versions(), "pillow": importlib.metadata.version("pillow")},
         precision=precision,
         datasets={
             data.name: {"source": str(data.source), "split": data.source.split}
@@ -387,11 +388,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             complete=not given.quick,
             say=lambda line: print(line, flush=True),
         )
-        record.write(Path(given.out) / records.RECORD)
+        record.write(Path(given.out) / RECORD)
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(str(error))
     print(table(record))
-    print(f"The record is in {Path(given.out) / records.RECORD}")
+    print(f"The record is in {Path(given.out) / RECORD}")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ import torch
 from vitcore import data
 from vitcore.data import _standin
 from vitcore.data.load import build_dataset
+from vitcore.recipes import RECIPES, Recipe
+from vitcore.records import RunRecord
+from vitcore.runs import train_recipe
 
 torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
@@ -56,3 +59,19 @@ def small_mnist() -> data.ImageDataset:
 def small_cifar100() -> data.ImageDataset:
     """400 training, 100 validation and 100 test images of the stand-in for CIFAR-100."""
     return _small("cifar100", 500, 100, 100)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, small_mnist: data.ImageDataset
+) -> tuple[Path, RunRecord]:
+    """A folder of runs as the repository's, with one run in it."""
+    folder = tmp_path_factory.mktemp("published") / "runs"
+    values = RECIPES["mnist"].quick().to_dict()
+    values |= {"images": [80, 40, 40]}
+    values["model"] |= {"dim": 8, "depth": 1, "heads": 2}
+    recipe = Recipe.from_dict(values).with_train(epochs=1)
+    run = train_recipe(recipe, small_mnist, device="cpu", out=folder / "tiny", progress=False)
+    record = RunRecord.from_run(run, small_mnist, "python -m vitcore train mnist")
+    record.write(folder / "tiny" / "record.json")
+    return folder, record

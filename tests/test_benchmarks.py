@@ -14,8 +14,9 @@ import torch
 
 from benchmarks import ablations, training
 from tools import runs_index
+from vitbook import records
 from vitbook.checks import BUGS, check_block, check_shapes
-from vitcore import ViT, augment, records
+from vitcore import ViT, augment
 from vitcore.data import ImageDataset
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.training import TrainConfig, fit
@@ -96,7 +97,7 @@ def test_a_record_of_other_settings_is_not_continued(finished, small_mnist: Imag
 
 def test_a_record_of_other_versions_is_not_continued(finished, small_mnist, monkeypatch):
     out, _ = finished
-    monkeypatch.setattr(records, "versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(ablations, "versions", lambda: {"torch": "0"})
     with pytest.raises(ValueError, match="other versions"):
         ablations.run(out, small_mnist, recipe=TINY, seeds=(0, 1))
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitcore.__main__ import main, recorded_command
+from vitcore.__main__ import main
 from vitcore.records import RunRecord
 from vitcore.training import load_weights, save_weights
 
@@ -253,14 +253,6 @@ def test_wrong_usage(capsys):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
-
-
-def test_the_recorded_command_has_no_folders():
-    given = ["train", "mnist", "--data", "/home/me/my data", "--out=/tmp/x", "--seed", "1"]
-    given += ["--out", "rel", "--data=d"]
-    assert recorded_command(given) == (
-        "python -m vitcore train mnist --data DATA --out=OUT --seed 1 --out OUT --data=DATA"
-    )
 
 
 def test_as_a_command_on_the_stand_in(tmp_path):

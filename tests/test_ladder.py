@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from benchmarks import ladder, resnet
-from vitcore.recipes import CIFAR100_LADDER, RECIPES
+from vitbook.ladders import CIFAR100_LADDER
+from vitcore.recipes import RECIPES
 from vitcore.records import RunRecord
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The repository's address stands in vitcore/records.py, and every copy of it agrees."""
+"""The repository's address stands in vitbook/records.py, and every copy of it agrees."""
 
 from __future__ import annotations
 

@@ -153,7 +153,8 @@ def timm_parity() -> str:
 def one_epoch(epochs: int, precision: str) -> str:
     """The book's own loop trains on the device, with its own data and augmentation."""
     from vitcore.data import load_dataset
-    from vitcore.recipes import get_recipe, train_recipe
+    from vitcore.recipes import get_recipe
+    from vitcore.runs import train_recipe
 
     data = load_dataset("mnist", stand_in=True)
     recipe = get_recipe("mnist").with_train(epochs=epochs, precision=precision)
@@ -192,7 +193,8 @@ def augmentation_stays_on_the_device() -> str:
 def recipe_of_the_gpu() -> str:
     """Stem, augmentation, mixing, Muon, moving average and compile, as the recipe has them."""
     from vitcore.data import load_dataset
-    from vitcore.recipes import get_recipe, train_recipe
+    from vitcore.recipes import get_recipe
+    from vitcore.runs import train_recipe
 
     data = load_dataset("cifar100", stand_in=True).subset(4096, 512, 512)
     recipe = get_recipe("cifar100", "gpu").with_train(epochs=3, warmup_epochs=1.0)

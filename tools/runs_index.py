@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Bring what is derived from runs/ up to date: make runs-index.
 
-Writes the checksums that vitcore ships (vitcore/runs.json) and the table of results in README.md.
+Writes the checksums that vitbook ships (vitbook/runs.json) and the table of results in README.md.
 """
 
 from __future__ import annotations
@@ -120,10 +120,10 @@ def fill(text: str, table: str) -> str:
 
 def main() -> None:
     """Write the index and the table."""
-    from vitcore.records import index_runs
+    from vitbook.records import index_runs
 
     found = index_runs()
-    print(f"Indexed {len(found)} runs in vitcore/runs.json")
+    print(f"Indexed {len(found)} runs in vitbook/runs.json")
     readme = ROOT / "README.md"
     readme.write_text(fill(readme.read_text(encoding="utf-8"), results_table()), encoding="utf-8")
     print("Wrote the table of results into README.md")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Set the repository's address everywhere: python -m tools.set_repository URL, or make repository.
 
-The address stands in vitcore/records.py; every other place is a copy that this script writes and
+The address stands in vitbook/records.py; every other place is a copy that this script writes and
 that tests/test_repository.py holds to it.
 """
 
@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = "vitcore/records.py"
+SOURCE = "vitbook/records.py"
 ADDRESS = re.compile(r"https://github\.com/([A-Za-z0-9][A-Za-z0-9-]*)/([A-Za-z0-9._-]+)")
 # Files in which the address must stand; the notebooks come on top.
 COPIES = (

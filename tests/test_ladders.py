@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""vitbook.ladders: each rung changes one thing, and vitcore knows the rungs once imported."""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vitbook.ladders import CIFAR100_LADDER
+from vitcore.recipes import RECIPES
+from vitcore.vit import ViT
+
+
+@pytest.mark.parametrize("prefix", ["cifar100", "cifar100-gpu"])
+def test_every_rung_changes_one_thing(prefix):
+    rungs = [RECIPES[name.replace("cifar100", prefix, 1)] for name in CIFAR100_LADDER]
+    changed = []
+    pairs = list(itertools.pairwise(rungs))
+    if prefix == "cifar100":  # four epochs are too short for what LONG_RUNGS do
+        pairs[3] = (rungs[1], rungs[4])
+        assert rungs[-1].augment is rungs[-1].mix is None
+    else:
+        assert rungs[-1].mix == "mixup_cutmix"
+    for one, other in pairs:
+        before, after = one.to_dict(), other.to_dict()
+        assert before["note"] != after["note"]
+        keys = {part for part in before if before[part] != after[part]} - {"name", "note"}
+        changed.append(keys)
+    # What belongs together changes together: a schedule, an augmentation, a way of pooling.
+    parts = [{"train"}, {"augment", "augment_options"}, {"mix"}, {"model"}, {"model"}]
+    assert changed == [*parts, {"train"}, {"train"}, {"train"}]
+    first, last = rungs[0], rungs[-1]
+    assert (first.model.class_token, first.model.pool, first.model.positions) == (
+        True,
+        "cls",
+        "learned",
+    )
+    assert (first.train.optimizer, first.train.schedule, first.train.ema) == ("adam", "constant", 0)
+    assert first.augment is first.mix is None
+    assert last.train.epochs == 2 * rungs[-2].train.epochs
+    # Up to there every rung has the same budget and the same images in a batch.
+    assert len({(r.train.epochs, r.train.batch_size) for r in rungs[:-1]}) == 1
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("cifar100")])
+def test_sizes_of_the_models(name):
+    with torch.device("meta"):
+        parameters = sum(p.numel() for p in ViT(RECIPES[name].model).parameters())
+    assert parameters < 10e6
+    if name == "cifar100-cpu":
+        assert parameters * 4 < 4e6  # bytes of its weights
+    model = RECIPES[name].model
+    assert (model.image_size, model.in_channels, model.num_classes) == (32, 3, 100)
+
+
+def test_rungs_are_recipes_once_the_ladders_are_imported():
+    program = """
+from vitcore.recipes import RECIPES
+before = list(RECIPES)
+import vitbook.ladders
+print(*before)
+print(*[name for name in RECIPES if name not in before])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    before, after = (line.split() for line in done.stdout.splitlines())
+    assert before == ["mnist", "mnist-long", "cifar100-cpu", "cifar100-cpu-bf16", "cifar100-gpu",
+                      "cifar100-gpu-linear", "cifar100-t4"]  # fmt: skip
+    rungs = [name.replace("cifar100", "cifar100-gpu", 1) for name in CIFAR100_LADDER]
+    assert after == [*CIFAR100_LADDER, *rungs]

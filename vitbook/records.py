@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: MIT
+"""The committed records of runs/, found wherever a notebook runs, and what the benchmarks write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import statistics
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitcore.data import SPLITS, cache_dir
+from vitcore.records import RECORD, Record, RunRecord, read_json
+from vitcore.runs import WEIGHTS
+from vitcore.training import LoadedModel, load_weights, replace_file
+
+__all__ = [
+    "REPOSITORY",
+    "AblationRecord",
+    "SpeedRecord",
+    "compare_rounds",
+    "find_record",
+    "index_runs",
+    "list_runs",
+    "load_record",
+    "load_run_weights",
+    "run_file",
+]
+
+# The one place where the repository's address is written as source; `make repository URL=...`
+# sets it here and in every copy.
+REPOSITORY = "https://github.com/example/vit-book"
+BRANCH = "main"
+
+# The "kind" of a record of many short runs, and of one of measured times; a training run has none.
+ABLATIONS, SPEED = "ablations", "speed"
+FILES = (RECORD, WEIGHTS)
+
+_PACKAGE = Path(__file__).resolve().parent
+_INDEX = _PACKAGE / "runs.json"
+_TIMEOUT = 30.0
+
+
+# --- what a record holds ---------------------------------------------------------------------
+
+
+@dataclass
+class AblationRecord(Record):
+    """Many short runs of one recipe, each with one thing changed: benchmarks/ablations.py.
+
+    commits: of all the code that contributed. seeds: those declared beforehand; complete says
+    whether every variant has them all. variants: by name, with a label, the seeds done and, in
+    their order, test_accuracy and train_loss of each. The rest as in `RunRecord`.
+    """
+
+    KIND = ABLATIONS
+
+    kind: str
+    command: str
+    commits: list[str]
+    date: str
+    seeds: list[int]
+    dataset: str
+    source: str
+    split: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    parameters: int
+    recipe: dict[str, Any]
+    test_images: int
+    wall_seconds: float
+    complete: bool
+    variants: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if "correct" not in self.variants:
+            raise ValueError(f'{name} has no variant "correct" to compare with.')
+        for variant, rows in self.variants.items():
+            where = f"{variant} in {name}"
+            for key in ("label", "seeds", "test_accuracy", "train_loss"):
+                if key not in rows:
+                    raise ValueError(f"{where} lacks {key}.")
+            if not set(rows["seeds"]) <= set(self.seeds):
+                raise ValueError(f"{where} has seeds that were not declared: {rows['seeds']}.")
+            if self.complete and rows["seeds"] != self.seeds:
+                raise ValueError(f"{where} lacks seeds, and the record says it is complete.")
+            for key in ("test_accuracy", "train_loss"):
+                if len(rows[key]) != len(rows["seeds"]):
+                    raise ValueError(f"{key} of {where} needs one number for each of its seeds.")
+            if not all(0 <= value <= 1 for value in rows["test_accuracy"]):
+                raise ValueError(f"test_accuracy of {where} must lie between 0 and 1.")
+
+
+def compare_rounds(measured: Sequence[float], against: Sequence[float]) -> dict[str, float]:
+    """How many times as fast as the other the measured one is, from seconds taken in turns.
+
+    ratio: the median over the rounds of against / measured, which forgives what slows a machine
+    down for a round or two. lowest, highest: those of single rounds.
+    """
+    ratios = [b / a for a, b in zip(measured, against, strict=True)]
+    found = {"ratio": statistics.median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+@dataclass
+class SpeedRecord(Record):
+    """Times of one thing against another, taken in turns on one machine: benchmarks/training.py.
+
+    datasets: by name, with source and split. rounds: how often each was timed, after one round
+    that does not count. measurements: by name, with a label, the dataset, what was measured and
+    against what, images a round, measured_seconds and against_seconds of every round, what
+    `compare_rounds` makes of them, and the goal of the ratio. complete: as declared, not
+    shortened. The rest as in `RunRecord`.
+    """
+
+    KIND = SPEED
+
+    kind: str
+    command: str
+    commit: str
+    date: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    precision: str
+    datasets: dict[str, dict[str, str]]
+    rounds: int
+    wall_seconds: float
+    complete: bool
+    measurements: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        for dataset, rows in self.datasets.items():
+            if "source" not in rows or rows.get("split") not in SPLITS:
+                raise ValueError(f"{dataset} in {name} needs a source and a known split: {rows}.")
+        if not self.measurements:
+            raise ValueError(f"{name} holds no measurement.")
+        for measurement, rows in self.measurements.items():
+            where = f"{measurement} in {name}"
+            for key in ("label", "dataset", "measured", "against", "images", "goal"):
+                if key not in rows:
+                    raise ValueError(f"{where} lacks {key}.")
+            if rows["dataset"] not in self.datasets:
+                raise ValueError(f"{where} is of a data set that is not listed: {rows['dataset']}.")
+            both: list[Any] = [rows.get(key, ()) for key in ("measured_seconds", "against_seconds")]
+            if not all(len(s) == self.rounds and all(0 < t < math.inf for t in s) for s in both):
+                raise ValueError(f"{where} needs {self.rounds} times above zero of both.")
+            for key, value in compare_rounds(*both).items():
+                if rows.get(key) != value:
+                    raise ValueError(f"{key} of {where} must be {value}, as its times give.")
+
+
+def _read_record(path: Path) -> Record:
+    """A record of any kind, checked."""
+    values = read_json(path)
+    kind = values.get("kind") if isinstance(values, Mapping) else None
+    for record in (AblationRecord, SpeedRecord):
+        if kind == record.KIND:
+            return record.from_dict(values, str(path))
+    return RunRecord.from_dict(values, str(path))
+
+
+# --- where a record comes from ---------------------------------------------------------------
+
+
+def _index() -> dict[str, dict[str, dict[str, Any]]]:
+    """Checksums and sizes of the files of all published runs, shipped with the package."""
+    try:
+        return json.loads(_INDEX.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
+def _local_folders() -> list[Path]:
+    """Folders that may hold runs: VITCORE_RUNS, then runs/ of the checkout around the current
+    folder and around the package."""
+    folders = []
+    if os.environ.get("VITCORE_RUNS"):
+        folders.append(Path(os.environ["VITCORE_RUNS"]).expanduser())
+    for start in (Path.cwd(), _PACKAGE):
+        # Many programs call a folder runs; ours stands beside the package.
+        folders += [
+            parent / "runs"
+            for parent in (start, *start.parents)
+            if (parent / _PACKAGE.name / "records.py").is_file()
+        ]
+    return folders
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _download(url: str, path: Path, sha256: str, size: int) -> None:
+    help_offline = (
+        "connect this machine to the network, or copy the repository's runs/ folder here and name "
+        "it in VITCORE_RUNS"
+    )
+    try:
+        request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            # One byte more than it should be is enough to know that it is another file.
+            content = response.read(size + 1)
+    except (OSError, ValueError) as error:
+        raise OSError(f"could not download {url} ({error}): {help_offline}.") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise OSError(
+            f"{url} is not the file this version of vitcore knows (checksum differs): update "
+            f"vitcore, or {help_offline}."
+        )
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def run_file(name: str, file: str = RECORD) -> Path:
+    """The path of a run's file, fetched if need be.
+
+    Looked for in the folder that VITCORE_RUNS names, in runs/ of the checkout around the current
+    folder and around the package, in the user's cache, and at the repository's address, whose
+    answer must have the checksum shipped with this package. ValueError for a run that nobody
+    knows, OSError where it cannot be fetched.
+    """
+    if file not in FILES:
+        raise ValueError(f"a run holds {' and '.join(FILES)}, not {file!r}.")
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ValueError(f"a run's name is the name of its folder in runs/, not {name!r}.")
+    for folder in _local_folders():
+        if (folder / name / file).is_file():
+            return folder / name / file
+    entry = _index().get(name, {}).get(file)
+    if entry is None:
+        known = ", ".join(list_runs()) or "none"
+        raise ValueError(f"there is no {file} of a run named {name!r}: known runs are {known}.")
+    path = cache_dir() / "runs" / name / file
+    if not (path.is_file() and _sha256(path) == entry["sha256"]):
+        url = f"{REPOSITORY}/raw/{BRANCH}/runs/{name}/{file}"
+        _download(url, path, entry["sha256"], entry["bytes"])
+    return path
+
+
+def list_runs() -> list[str]:
+    """Names of the runs that `load_record` can give, sorted."""
+    names = set(_index())
+    for folder in _local_folders():
+        names |= {path.parent.name for path in folder.glob(f"*/{RECORD}")}
+    return sorted(names)
+
+
+def load_record(name: str) -> dict[str, Any]:
+    """The record of a run that the book shows, by its folder's name in runs/; see `run_file`."""
+    return _read_record(run_file(name)).to_dict()
+
+
+def find_record(name: str) -> dict[str, Any] | None:
+    """The record of a run, or None where that run has not been made yet."""
+    return load_record(name) if name in list_runs() else None
+
+
+def load_run_weights(name: str) -> LoadedModel:
+    """The model that a run of the book made; see `run_file` and `vitcore.training.load_weights`."""
+    return load_weights(run_file(name, WEIGHTS))
+
+
+def index_runs(
+    runs: str | os.PathLike[str] | None = None, index: str | os.PathLike[str] | None = None
+) -> dict[str, Any]:
+    """Check every record in runs/ and write the checksums of its files to vitbook/runs.json."""
+    folder = Path(runs) if runs is not None else _PACKAGE.parent / "runs"
+    found: dict[str, Any] = {}
+    for record in sorted(folder.glob(f"*/{RECORD}")):
+        _read_record(record)
+        found[record.parent.name] = {
+            file: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            for file in FILES
+            if (path := record.parent / file).is_file()
+        }
+    with replace_file(_INDEX if index is None else index) as temporary:
+        temporary.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
