@@ -203,9 +203,12 @@ def test_setup_cell_is_written_once_and_stays(chapter: Any) -> None:
     assert [notebooks.is_setup(cell) for cell in chapter.cells].count(True) == 1
 
 
-def run_setup(monkeypatch: pytest.MonkeyPatch, on_colab: bool, installed: str | None) -> list[Any]:
-    """Run the cell with pip and the installed version replaced; return what it would call."""
+def run_setup(
+    monkeypatch: pytest.MonkeyPatch, on_colab: bool, installed: str | None, lacking: str = ""
+) -> list[Any]:
+    """Run the cell with pip and what is installed replaced; return what it would call."""
     import importlib.metadata
+    import importlib.util
 
     calls: list[Any] = []
 
@@ -219,7 +222,11 @@ def run_setup(monkeypatch: pytest.MonkeyPatch, on_colab: bool, installed: str | 
         monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
     else:
         monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    find = importlib.util.find_spec
     monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == lacking else find(name)
+    )
     monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command))
     exec(compile(setup_source(), "setup", "exec"), {})
     return calls
@@ -237,6 +244,16 @@ def test_setup_installs_on_colab(monkeypatch: pytest.MonkeyPatch, installed: str
     address = site_address(read_repository())
     assert [part for part in command if "://" in part] == command[-1:]
     assert command[-1] == f"{address}dist/{wheel_name(read_version())}"
+
+
+@pytest.mark.parametrize("lacking", ["vitcore", "vitbook"])
+def test_setup_looks_for_both_packages(monkeypatch: pytest.MonkeyPatch, lacking: str) -> None:
+    """The version alone does not say that the pages' own package came with it."""
+    from vitcore import __version__
+
+    (command,) = run_setup(monkeypatch, True, __version__, lacking)
+    assert "--force-reinstall" in command, "else pip sees the same version and does nothing"
+    assert command[-1].endswith(wheel_name(__version__))
 
 
 def test_setup_is_safe_to_run_twice(monkeypatch: pytest.MonkeyPatch) -> None:

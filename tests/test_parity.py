@@ -12,7 +12,7 @@ from core_helpers import largest_difference, randomise
 from torch import Tensor, nn
 
 from vitcore import Block, ViT, create_model
-from vitcore._torchvision import import_torchvision
+from vitcore.data import import_torchvision
 
 import_torchvision()  # before timm, which imports it
 timm = pytest.importorskip("timm", reason="timm is a development dependency")

@@ -3,7 +3,8 @@
 
 On Colab torch, torchvision and matplotlib are there and must stay as they are, so the cell installs
 the wheel from the book's site without dependencies, and beside it only such small packages as are
-missing. It looks for vitcore itself, at its version, and is safe to run twice.
+missing. It looks for vitcore and vitbook themselves, at the wheel's version, and is safe to run
+twice.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ if "COLAB_RELEASE_TAG" in os.environ:
         installed = None
     small = ("einops", "safetensors", "platformdirs")
     wanted = [name for name in small if importlib.util.find_spec(name) is None]
-    if installed != VERSION:
+    packages = [importlib.util.find_spec(name) for name in ("vitcore", "vitbook")]
+    if installed != VERSION or None in packages:
         wanted.append(f"{{SITE}}dist/vitcore-{{VERSION}}-py3-none-any.whl")
     if wanted:
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-        subprocess.run([*pip, *wanted], check=True)
+        pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+        subprocess.run([*pip, "--no-deps", "--force-reinstall", *wanted], check=True)
         importlib.invalidate_caches()
     if installed not in (None, VERSION) and "vitcore" in sys.modules:
         print("vitcore is new: choose Runtime > Restart session, then run all.")"""
