@@ -132,7 +132,7 @@ def test_bad_images_and_options():
 
 def test_the_package_knows_it_by_name_and_the_core_does_without(tmp_path):
     program = "import alone, together; print(*alone.PATCH_EMBEDS, '-', *together.PATCH_EMBEDS)"
-    core = ["__init__", "patches", "embeddings", "attention", "blocks", "vit"]
+    core = ["__init__", "_inputs", "patches", "embeddings", "attention", "blocks", "vit"]
     for package, names in (("alone", core), ("together", [*core, "stems"])):
         (tmp_path / package).mkdir()
         for name in names:

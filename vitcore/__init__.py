@@ -5,7 +5,7 @@ Importing this package loads the model core alone (torch and einops). Data, trai
 checks are imported by name, for example ``from vitcore import data``.
 """
 
-import contextlib
+from importlib.util import find_spec
 
 from .attention import ATTENTIONS, Attention, register_attention
 from .blocks import Block, DropPath, LayerScale, Mlp
@@ -18,7 +18,7 @@ from .embeddings import (
 from .patches import PATCH_EMBEDS, PatchEmbed, patchify, register_patch_embed, unpatchify
 from .vit import MODELS, ViT, ViTConfig, create_model
 
-with contextlib.suppress(ImportError):
+if find_spec(f"{__name__}.stems"):
     # Only to be known by name, as ViTConfig(patch_embed="conv_stem"); the core does without.
     from . import stems as stems
 

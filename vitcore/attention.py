@@ -4,17 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from ._inputs import T, check_choice, check_flag, check_positive, register
 from .embeddings import TokenLayout
-from .patches import check_positive
-
-T = TypeVar("T", bound=type)
 
 Record = dict[str, "Tensor | None"]
 """The intermediates asked for: each key is a name, and the module that makes it fills it in."""
@@ -66,12 +63,7 @@ def register_attention(name: str) -> Callable[[T], T]:
     The class is made as ``cls(dim, heads, qkv_bias=..., **options)`` and called as
     ``attention(x, layout, record)`` on tokens x (B, N, D).
     """
-
-    def add(cls: T) -> T:
-        ATTENTIONS[name] = cls
-        return cls
-
-    return add
+    return register(ATTENTIONS, name, "dim, heads, qkv_bias=...", 8, 2, qkv_bias=True)
 
 
 @register_attention("global")
@@ -93,19 +85,16 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, qkv_bias: bool = True, kernel: str = "auto") -> None:
         super().__init__()
-        check_positive("dim", dim)
-        check_positive("heads", heads)
+        dim, heads = check_positive("dim", dim), check_positive("heads", heads)
         if dim % heads:
+            fitting = max(h for h in range(1, min(heads, dim) + 1) if dim % h == 0)
             raise ValueError(
                 f"dim {dim} does not divide into {heads} heads; choose heads that divide dim, "
-                "such as "
-                f"{max(h for h in range(1, heads + 1) if dim % h == 0)}."
+                f"such as {fitting}."
             )
-        if kernel not in ("auto", "fused", "explicit"):
-            raise ValueError(f"kernel is {kernel!r}; give 'auto', 'fused' or 'explicit'.")
         self.heads = heads
-        self.kernel = kernel
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.kernel = check_choice("kernel", kernel, ("auto", "fused", "explicit"))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=check_flag("qkv_bias", qkv_bias))
         self.proj = nn.Linear(dim, dim)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,19 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ._inputs import (
+    check_above_zero,
+    check_choice,
+    check_number,
+    check_options,
+    check_positive,
+    check_rate,
+)
 from .attention import ATTENTIONS, Record, keep
 from .embeddings import TokenLayout
-from .patches import check_number, check_options, check_positive
 
 NORM_EPS = 1e-6
 """LayerNorm's epsilon in published ViT weights; torch's default 1e-5 shifts the outputs."""
-
-
-def check_rate(name: str, value: float) -> None:
-    """Raise one clear sentence unless ``value`` is a probability below one."""
-    check_number(name, value)
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"{name} is {value}; give a probability from 0 up to, not including, 1.")
 
 
 class Mlp(nn.Module):
@@ -32,8 +32,7 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        check_positive("dim", dim)
-        check_positive("hidden_dim", hidden_dim)
+        dim, hidden_dim = check_positive("dim", dim), check_positive("hidden_dim", hidden_dim)
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
@@ -51,8 +50,13 @@ class LayerScale(nn.Module):
 
     def __init__(self, dim: int, initial: float = 1e-5) -> None:
         super().__init__()
-        check_number("layer_scale", initial)
-        self.gamma = nn.Parameter(torch.full((dim,), float(initial)))
+        self.initial = check_number("layer_scale", initial)
+        self.gamma = nn.Parameter(torch.empty(check_positive("dim", dim)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Set every factor to the initial one."""
+        nn.init.constant_(self.gamma, self.initial)
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale tokens (B, N, D)."""
@@ -73,8 +77,7 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
-        check_rate("drop_path", rate)
-        self.rate = rate
+        self.rate = check_rate("drop_path", rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop or keep x (B, ...) image by image."""
@@ -120,22 +123,19 @@ class Block(nn.Module):
         attention_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        check_positive("dim", dim)
-        if attention not in ATTENTIONS:
-            raise ValueError(
-                f"attention is {attention!r}; known names are {', '.join(sorted(ATTENTIONS))}."
-            )
-        check_number("mlp_ratio", mlp_ratio)
-        if mlp_ratio <= 0:
-            raise ValueError(f"mlp_ratio is {mlp_ratio}; give a positive number, such as 4.")
-        make_attention = ATTENTIONS[attention]
-        check_options("attention_options", attention_options or {}, make_attention)
+        dim = check_positive("dim", dim)
+        hidden_dim = int(dim * check_above_zero("mlp_ratio", mlp_ratio))
+        if hidden_dim < 1:
+            raise ValueError(f"mlp_ratio is {mlp_ratio}; give at least 1 / dim, such as 4.")
+        make_attention = ATTENTIONS[check_choice("attention", attention, ATTENTIONS)]
+        options = {} if attention_options is None else attention_options
+        check_options("attention_options", options, make_attention, dim, heads, qkv_bias=qkv_bias)
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **(attention_options or {}))
+        self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = Mlp(dim, hidden_dim)
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path2 = DropPath(drop_path)
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from .patches import check_positive
+from ._inputs import check_positive, check_whole, is_open, to_pair
 
 
 class TokenLayout(NamedTuple):
@@ -47,8 +47,7 @@ def sincos_positions_1d(length: int, dim: int) -> Tensor:
 
     Source: Vaswani et al. (2017), section 3.5.
     """
-    check_positive("length", length)
-    check_positive("dim", dim)
+    length, dim = check_positive("length", length), check_positive("dim", dim)
     if dim % 2:
         raise ValueError(
             f"dim is {dim}, but every frequency takes a sine and a cosine; give an even dim."
@@ -72,10 +71,8 @@ def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
 
     Source: He et al. (2022), appendix A.1; the order is that of the published code.
     """
-    rows, cols = grid
-    check_positive("rows of the grid", rows)
-    check_positive("columns of the grid", cols)
-    check_positive("dim", dim)
+    rows, cols = to_pair(grid, "grid (rows, columns)")
+    dim = check_positive("dim", dim)
     if dim % 4:
         raise ValueError(
             f"dim is {dim}, but two-dimensional sincos positions need a sine and a cosine for "
@@ -85,6 +82,11 @@ def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
     row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
     halves = [_sincos(col.flatten(), dim // 2), _sincos(row.flatten(), dim // 2)]
     return torch.cat(halves, dim=1).float()
+
+
+def same_grid(one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Say whether two grids are known to be equal, which one left open while exporting never is."""
+    return not any(map(is_open, (*one, *other))) and one == other
 
 
 def resize_positions(
@@ -109,14 +111,17 @@ def resize_positions(
         The table for ``new_grid``, in the shape and type that it came in.
 
     Raises:
-        ValueError: if the table does not hold the rows of ``old_grid`` and the prefix, or a size
-            is negative.
+        TypeError, ValueError: if the table does not hold the rows of ``old_grid`` and the prefix,
+            or a size does not fit.
 
     Source: Dosovitskiy et al. (2021), section 3.2, on fine-tuning at higher resolution.
     """
-    if prefix_tokens < 0:
-        raise ValueError(f"prefix_tokens is {prefix_tokens}; give 0 or more.")
-    rows, cols = old_grid
+    rows, cols = old_grid = to_pair(old_grid, "old_grid")
+    new_grid = to_pair(new_grid, "new_grid")
+    prefix_tokens = check_whole("prefix_tokens", prefix_tokens)
+    if not isinstance(table, Tensor) or not table.is_floating_point():
+        kind = table.dtype if isinstance(table, Tensor) else type(table).__name__
+        raise TypeError(f"the position table is {kind}; give a floating-point tensor (1, rows, D).")
     batched = table if table.ndim == 3 else table[None]
     if table.ndim not in (2, 3) or batched.shape[:2] != (1, prefix_tokens + rows * cols):
         raise ValueError(
@@ -124,13 +129,10 @@ def resize_positions(
             f"patches and {prefix_tokens} prefix tokens need {prefix_tokens + rows * cols} rows; "
             "give the grid and the prefix tokens that the table was made with."
         )
-    if min(new_grid) < 1:
-        raise ValueError(f"new_grid is {new_grid}; give at least one row and one column.")
-    if tuple(old_grid) == tuple(new_grid):
+    if same_grid(old_grid, new_grid):
         return table
     prefix, patches = batched[:, :prefix_tokens], batched[:, prefix_tokens:]
     picture = rearrange(patches, "1 (rows cols) d -> 1 d rows cols", rows=rows).float()
-    picture = F.interpolate(picture, size=tuple(new_grid), mode="bicubic", antialias=True)
-    resized = rearrange(picture, "1 d rows cols -> 1 (rows cols) d").to(table.dtype)
-    resized = torch.cat([prefix, resized], dim=1)
+    picture = F.interpolate(picture, size=new_grid, mode="bicubic", antialias=True)
+    resized = torch.cat([prefix, picture.flatten(2).mT.to(table.dtype)], dim=1)
     return resized if table.ndim == 3 else resized[0]

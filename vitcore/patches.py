@@ -3,85 +3,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import TypeVar
+from collections.abc import Callable
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-T = TypeVar("T", bound=type)
+from ._inputs import T, check_images, check_positive, in_example, register, to_pair
 
 
-def to_pair(image_size: int | tuple[int, int]) -> tuple[int, int]:
-    """Give ``image_size`` as (height, width) in pixels; an int stands for a square image.
-
-    Raises:
-        TypeError: if it is neither an int nor a pair of ints.
-        ValueError: if a side is not positive.
-    """
-    sides = (image_size, image_size) if isinstance(image_size, int) else image_size
-    if (
-        not isinstance(sides, (tuple, list))
-        or len(sides) != 2
-        or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides)
-    ):
-        raise TypeError(f"image_size is {image_size!r}; give an int or a pair (height, width).")
-    if min(sides) < 1:
-        raise ValueError(f"image_size is {image_size!r}; give sides of at least one pixel.")
-    return sides[0], sides[1]
-
-
-def check_positive(name: str, value: object) -> None:
-    """Raise one clear sentence unless ``value`` is an int of at least one."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give a whole number.")
-    if value < 1:
-        raise ValueError(f"{name} is {value}; give a whole number of at least 1.")
-
-
-def check_number(name: str, value: object) -> None:
-    """Raise one clear sentence unless ``value`` is an int or a float."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give a number.")
-
-
-def check_options(name: str, options: object, cls: type) -> None:
-    """Raise one clear sentence unless ``options`` is a mapping of names that ``cls`` takes."""
-    if not isinstance(options, Mapping):
-        raise TypeError(f"{name} is {options!r}; give a dict of options by name.")
-    known = inspect.signature(cls).parameters
-    unknown = [option for option in options if option not in known]
-    if unknown:
-        raise TypeError(
-            f"{name} has {', '.join(map(repr, unknown))}; {cls.__name__} takes {', '.join(known)}."
-        )
-
-
-def check_images(images: Tensor, channels: int | None = None) -> None:
-    """Raise one clear sentence unless ``images`` is floating point of shape (B, C, H, W)."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images is a {type(images).__name__}; give a torch tensor (B, C, H, W).")
-    if images.ndim != 4:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}; give four axes (B, C, H, W), "
-            "images[None] for a single image."
-        )
-    if not images.is_floating_point():
-        raise TypeError(
-            f"images is {images.dtype}; the model takes floating point, so convert with "
-            "images.float() / 255 and normalise."
-        )
-    if channels is not None and images.shape[1] != channels:
-        raise ValueError(
-            f"images has {images.shape[1]} channels in shape {tuple(images.shape)}, but the model "
-            f"was made with in_channels={channels}; convert the images, or make the model with "
-            f"in_channels={images.shape[1]}."
-        )
-
-
-def patch_grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+def patch_grid(image_size: int | tuple[int, ...], patch_size: int) -> tuple[int, int]:
     """Count the (rows, columns) of patches in an image of ``image_size`` pixels.
 
     Raises:
@@ -89,15 +20,16 @@ def patch_grid(image_size: int | tuple[int, int], patch_size: int) -> tuple[int,
         ValueError: if a size is not positive, or the image does not divide into whole patches.
     """
     height, width = to_pair(image_size)
-    check_positive("patch_size", patch_size)
-    if patch_size > min(height, width):
+    patch_size = check_positive("patch_size", patch_size)
+    h, w = in_example(height), in_example(width)
+    if h % patch_size or w % patch_size:
+        if patch_size > min(h, w):
+            raise ValueError(
+                f"patch_size {patch_size} is larger than the image of {h} x {w} pixels; "
+                f"give a patch_size of at most {min(h, w)}."
+            )
         raise ValueError(
-            f"patch_size {patch_size} is larger than the image of {height} x {width} pixels; "
-            f"give a patch_size of at most {min(height, width)}."
-        )
-    if height % patch_size or width % patch_size:
-        raise ValueError(
-            f"an image of {height} x {width} pixels does not divide into patches of {patch_size}; "
+            f"an image of {h} x {w} pixels does not divide into patches of {patch_size}; "
             "choose a patch_size that divides both sides, or pad, crop or resize the image."
         )
     return height // patch_size, width // patch_size
@@ -118,16 +50,12 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
         (B, N, C·P·P) with N = H/P · W/P.
 
     Raises:
-        ValueError: if the images have not four axes or do not divide into whole patches.
+        TypeError, ValueError: if the images have not four axes or do not divide into patches.
 
     Source: Dosovitskiy et al. (2021), section 3.1: x in R^(H·W·C) becomes x_p in R^(N·(P²·C)).
     """
-    if images.ndim != 4:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}; give four axes (B, C, H, W), "
-            "images[None] for a single image."
-        )
-    patch_grid((images.shape[2], images.shape[3]), patch_size)
+    check_images(images, floating=False)
+    patch_grid(images.shape[2:], patch_size)
     return rearrange(
         images, "b c (rows p1) (cols p2) -> b (rows cols) (c p1 p2)", p1=patch_size, p2=patch_size
     )
@@ -145,10 +73,12 @@ def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int
         (B, C, H, W).
 
     Raises:
-        ValueError: if the number or the length of the tokens does not fit the sizes.
+        TypeError, ValueError: if the number or length of the tokens does not fit the sizes.
     """
     rows, cols = patch_grid(image_size, patch_size)
     area = patch_size * patch_size
+    if not isinstance(tokens, Tensor):
+        raise TypeError(f"tokens is a {type(tokens).__name__}; give a torch tensor (B, N, C·P·P).")
     if tokens.ndim != 3 or tokens.shape[1] != rows * cols or tokens.shape[2] % area:
         raise ValueError(
             f"tokens has shape {tuple(tokens.shape)}, but an image of {rows * patch_size} x "
@@ -175,12 +105,7 @@ def register_patch_embed(name: str) -> Callable[[T], T]:
     ``.grid``, the (rows, columns) for ``image_size``, and its ``forward(images)`` gives
     ``(tokens (B, N, D), (rows, columns))``. It owns its size checks.
     """
-
-    def add(cls: T) -> T:
-        PATCH_EMBEDS[name] = cls
-        return cls
-
-    return add
+    return register(PATCH_EMBEDS, name, "image_size, patch_size, in_channels, dim", 8, 4, 3, 8)
 
 
 @register_patch_embed("linear")
@@ -205,16 +130,15 @@ class PatchEmbed(nn.Module):
         self, image_size: int | tuple[int, int], patch_size: int, in_channels: int, dim: int
     ) -> None:
         super().__init__()
-        check_positive("in_channels", in_channels)
-        check_positive("dim", dim)
+        self.in_channels = check_positive("in_channels", in_channels)
+        dim = check_positive("dim", dim)
         self.grid = patch_grid(image_size, patch_size)
-        self.patch_size = patch_size
-        self.in_channels = in_channels
-        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
+        self.patch_size = int(patch_size)
+        self.proj = nn.Conv2d(self.in_channels, dim, self.patch_size, stride=self.patch_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
         check_images(images, self.in_channels)
-        grid = patch_grid((images.shape[2], images.shape[3]), self.patch_size)
-        features = self.proj(images)  # (B, D, rows, columns)
+        grid = patch_grid(images.shape[2:], self.patch_size)
+        features = self.proj(images.to(self.proj.weight.dtype))  # (B, D, rows, columns)
         return torch.flatten(features, 2).transpose(1, 2), grid  # (B, N, D)

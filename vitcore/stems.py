@@ -6,7 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .patches import check_images, check_positive, patch_grid, register_patch_embed
+from ._inputs import check_images, check_positive
+from .patches import patch_grid, register_patch_embed
 
 __all__ = ["ConvStem"]
 
@@ -41,11 +42,10 @@ class ConvStem(nn.Module):
         hidden: int | None = None,
     ) -> None:
         super().__init__()
-        check_positive("in_channels", in_channels)
-        check_positive("dim", dim)
-        hidden = max(1, dim // 2) if hidden is None else hidden
-        check_positive("hidden", hidden)
+        in_channels, dim = check_positive("in_channels", in_channels), check_positive("dim", dim)
+        hidden = check_positive("hidden", max(1, dim // 2) if hidden is None else hidden)
         self.grid = patch_grid(image_size, patch_size)
+        patch_size = int(patch_size)
         if patch_size < 2 or patch_size & (patch_size - 1):
             raise ValueError(
                 f"patch_size is {patch_size}, but every layer of the stem halves the image; give "
@@ -72,9 +72,9 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
         check_images(images, self.in_channels)
-        grid = patch_grid((images.shape[2], images.shape[3]), self.patch_size)
+        grid = patch_grid(images.shape[2:], self.patch_size)
         # With the channels of a pixel side by side pooling is faster, and tokens lie in order.
-        images = images.contiguous(memory_format=torch.channels_last)
+        images = images.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
         for conv in self.convs:
             # The same as pooling after the ReLU, which then sees a quarter of the numbers.
             images = torch.relu(self.pool(conv(images)))

@@ -4,23 +4,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .attention import Record
-from .blocks import NORM_EPS, Block, check_rate
-from .embeddings import TokenLayout, resize_positions, sincos_positions_2d
-from .patches import PATCH_EMBEDS, check_number, check_options, check_positive, to_pair
+from . import _inputs as inputs
+from .attention import ATTENTIONS, Record
+from .blocks import NORM_EPS, Block
+from .embeddings import TokenLayout, resize_positions, same_grid, sincos_positions_2d
+from .patches import PATCH_EMBEDS
 
-CHOICES = {
-    "pool": ("cls", "mean"),
-    "pool_norm": ("before", "after"),
-    "positions": ("learned", "sincos", "none"),
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("patch_size", "in_channels", "dim", "depth", "heads"), inputs.check_positive),
+    **dict.fromkeys(("num_classes", "registers"), inputs.check_whole),
+    **dict.fromkeys(("qkv_bias", "class_token", "class_position"), inputs.check_flag),
+    **dict.fromkeys(("mlp_ratio", "init_std"), inputs.check_above_zero),
+    "drop_path": inputs.check_rate,
+    "pool": partial(inputs.check_choice, allowed=("cls", "mean")),
+    "pool_norm": partial(inputs.check_choice, allowed=("before", "after")),
+    "positions": partial(inputs.check_choice, allowed=("learned", "sincos", "none")),
+    "patch_embed": partial(inputs.check_choice, allowed=PATCH_EMBEDS),
+    "attention": partial(inputs.check_choice, allowed=ATTENTIONS),
+    **dict.fromkeys(("patch_embed_options", "attention_options"), inputs.check_mapping),
 }
+"""What refuses a value of a :class:`ViTConfig`, field by field."""
+
 CAPTURES_ONCE = ("embedding", "features", "pooled")
 CAPTURES_PER_LAYER = ("tokens", "attention", "q", "k", "v", "attn_out", "mlp_out")
 
@@ -79,36 +91,19 @@ class ViTConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        to_pair(self.image_size)
-        if not isinstance(self.image_size, int):
-            object.__setattr__(self, "image_size", tuple(self.image_size))
-        for name in ("patch_size", "in_channels", "dim", "depth", "heads"):
-            check_positive(name, getattr(self, name))
-        for name in ("num_classes", "registers"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} is {value!r}; give a whole number.")
-            if value < 0:
-                raise ValueError(f"{name} is {value}; give 0 or more.")
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(
-                    f"{name} is {getattr(self, name)!r}; give one of "
-                    f"{', '.join(map(repr, allowed))}."
-                )
+        size = inputs.to_pair(self.image_size)
+        checked: dict[str, Any] = {
+            "image_size": size if isinstance(self.image_size, (tuple, list)) else size[0]
+        }
+        checked |= {name: check(name, getattr(self, name)) for name, check in CHECKS.items()}
+        if self.layer_scale is not None:
+            checked["layer_scale"] = inputs.check_number("layer_scale", self.layer_scale)
         if self.pool == "cls" and not self.class_token:
             raise ValueError(
                 "pool is 'cls', but class_token is False; give pool='mean' or class_token=True."
             )
-        if self.patch_embed not in PATCH_EMBEDS:
-            raise ValueError(
-                f"patch_embed is {self.patch_embed!r}; known names are "
-                f"{', '.join(sorted(PATCH_EMBEDS))}."
-            )
-        check_rate("drop_path", self.drop_path)
-        check_number("init_std", self.init_std)
-        if not self.init_std > 0:
-            raise ValueError(f"init_std is {self.init_std}; give a positive number, such as 0.02.")
+        for name, value in checked.items():  # NumPy's numbers become Python's
+            object.__setattr__(self, name, value)
 
     @property
     def prefix_tokens(self) -> int:
@@ -122,32 +117,31 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
         """Make a configuration from plain values; raises TypeError for an unknown name."""
-        if not isinstance(values, Mapping):
-            raise TypeError(
-                f"a configuration is a {type(values).__name__}; give a dict of options by name."
-            )
-        check_names(values)
+        inputs.check_names("a ViT", inputs.check_mapping("the configuration", values), FIELDS)
         return cls(**values)  # a list for image_size becomes a tuple there
 
     def to_json(self) -> str:
-        """Give the configuration as JSON."""
-        return json.dumps(self.to_dict())
+        """Give the configuration as JSON; raises TypeError for options that JSON does not know."""
+        try:
+            return json.dumps(self.to_dict())
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"the configuration cannot be JSON: {error}; give options of plain values."
+            ) from None
 
     @classmethod
     def from_json(cls, text: str) -> ViTConfig:
-        """Read what :meth:`to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+        """Read what :meth:`to_json` wrote; raises ValueError for what is not JSON."""
+        try:
+            values = json.loads(text)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"the configuration is not JSON: {error}; give the text that to_json wrote."
+            ) from None
+        return cls.from_dict(values)
 
 
-def check_names(values: Iterable[str]) -> None:
-    """Raise one clear sentence if a name is not a field of :class:`ViTConfig`."""
-    known = [f.name for f in fields(ViTConfig)]
-    unknown = [name for name in values if name not in known]
-    if unknown:
-        raise TypeError(
-            f"a ViT has no option {', '.join(map(repr, unknown))}; the options are "
-            f"{', '.join(known)}."
-        )
+FIELDS = tuple(f.name for f in fields(ViTConfig))
 
 
 class ViT(nn.Module):
@@ -170,7 +164,7 @@ class ViT(nn.Module):
 
     def __init__(self, config: ViTConfig | None = None, **options: Any) -> None:
         super().__init__()
-        check_names(options)
+        inputs.check_names("a ViT", options, FIELDS)
         if config is not None and not isinstance(config, ViTConfig):
             raise TypeError(
                 f"config is a {type(config).__name__}; give a ViTConfig, options by name, "
@@ -178,10 +172,9 @@ class ViT(nn.Module):
             )
         self.config = c = replace(config or ViTConfig(), **options)
         make_patches = PATCH_EMBEDS[c.patch_embed]
-        check_options("patch_embed_options", c.patch_embed_options, make_patches)
-        self.patch_embed = make_patches(
-            c.image_size, c.patch_size, c.in_channels, c.dim, **c.patch_embed_options
-        )
+        sizes = (c.image_size, c.patch_size, c.in_channels, c.dim)
+        inputs.check_options("patch_embed_options", c.patch_embed_options, make_patches, *sizes)
+        self.patch_embed = make_patches(*sizes, **c.patch_embed_options)
         self.grid: tuple[int, int] = self.patch_embed.grid  # type: ignore[assignment]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
@@ -212,32 +205,36 @@ class ViT(nn.Module):
         self.fc_norm = nn.Identity() if norm_first else nn.LayerNorm(c.dim, eps=NORM_EPS)
         self.head: nn.Module = nn.Linear(c.dim, c.num_classes) if c.num_classes else nn.Identity()
         self.reset_parameters()
+        self.register_load_state_dict_post_hook(_restore_sincos)
 
     def reset_parameters(self) -> None:
-        """Draw all parameters anew, as the class says."""
+        """Set all parameters and tables to their start, as the class says; draws are new."""
         for tensor in (self.cls_token, self.reg_token, self.pos_embed):
             if isinstance(tensor, nn.Parameter):
                 _draw(tensor, 0.02)
+        _restore_sincos(self)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 # A head of large weights would start with opinions, and a loss above ln K.
                 _draw(module.weight, 0.02 if module is self.head else self.config.init_std)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        own = getattr(self.patch_embed, "reset_parameters", None)
-        if own is not None:  # several layers deep, a patch embedding knows its own scale
-            own()
+        # The rest knows its own start, from the inside out: a stem that of its convolutions.
+        plain = (None, nn.Linear.reset_parameters, nn.Conv2d.reset_parameters)
+        for module in reversed(list(self.modules())[1:]):
+            if getattr(type(module), "reset_parameters", None) not in plain:
+                module.reset_parameters()  # type: ignore[operator]
 
     def reset_head(self, num_classes: int) -> None:
         """Replace the head by a fresh one for ``num_classes``; 0 leaves it out.
 
         The head is always drawn anew, also where the number of classes stays the same.
         """
-        self.config = replace(self.config, num_classes=num_classes)
+        self.config = c = replace(self.config, num_classes=num_classes)
         weight = next(self.blocks.parameters())
         self.head = nn.Identity()
-        if num_classes:
-            self.head = nn.Linear(self.config.dim, num_classes).to(weight.device, weight.dtype)
+        if c.num_classes:
+            self.head = nn.Linear(c.dim, c.num_classes).to(weight.device, weight.dtype)
             _draw(self.head.weight, 0.02)
             nn.init.zeros_(self.head.bias)
 
@@ -255,7 +252,7 @@ class ViT(nn.Module):
 
         A learned table is resized where ``grid`` is not the model's own; sincos is made anew.
         """
-        if self.pos_embed is None or grid == self.grid:
+        if self.pos_embed is None or same_grid(grid, self.grid):
             return self.pos_embed
         if self.config.positions == "sincos":
             return self._sincos_table(grid).to(self.pos_embed)
@@ -327,8 +324,8 @@ class ViT(nn.Module):
         Raises:
             TypeError: if ``capture`` is a string. ValueError: for an unknown name or layer.
         """
-        if isinstance(capture, str):
-            raise TypeError(f"capture is the string {capture!r}; give a list, [{capture!r}].")
+        if isinstance(capture, str) or not isinstance(capture, Iterable):
+            raise TypeError(f"capture is {capture!r}; give a list of names, ['attention'].")
         wanted = {name: self._parse_capture(name) for name in capture}
         captured: dict[str, Any] = {name: [] for name, (_, at) in wanted.items() if at is None}
 
@@ -350,6 +347,8 @@ class ViT(nn.Module):
 
     def _parse_capture(self, name: str) -> tuple[str, int | None]:
         """Split "attention.3" into its name and layer; raise one clear sentence if unknown."""
+        if not isinstance(name, str):
+            raise TypeError(f"capture has {name!r}; give names, such as 'attention'.")
         base, _, layer = name.partition(".")
         if name in CAPTURES_ONCE or name in CAPTURES_PER_LAYER:
             return name, None
@@ -362,6 +361,13 @@ class ViT(nn.Module):
             f"{', '.join(CAPTURES_PER_LAYER)}, these also for one layer from 0 to {depth - 1}, "
             "as in 'attention.0'."
         )
+
+
+def _restore_sincos(model: ViT, _: object = None) -> None:
+    """Make the table that no weights hold anew: loading or ``to_empty`` may have left it empty."""
+    if isinstance(model.pos_embed, Tensor) and not isinstance(model.pos_embed, nn.Parameter):
+        weight = next(model.blocks.parameters())
+        model.pos_embed = model._sincos_table(model.grid).to(weight)
 
 
 def _draw(tensor: Tensor, std: float) -> None:
@@ -395,6 +401,4 @@ def create_model(name: str, **options: Any) -> ViT:
     Raises:
         ValueError: if ``name`` is not in ``MODELS``. TypeError, ValueError: as :class:`ViT`.
     """
-    if name not in MODELS:
-        raise ValueError(f"model is {name!r}; known names are {', '.join(MODELS)}.")
-    return ViT(MODELS[name], **options)
+    return ViT(MODELS[inputs.check_choice("model", name, MODELS)], **options)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..patches import check_number
+from .._inputs import check_number
 
 
 def channel_columns(
