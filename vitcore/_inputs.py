@@ -8,6 +8,7 @@ numbers are as good as any.
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
