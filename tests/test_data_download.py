@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
@@ -10,12 +11,16 @@ import io
 import os
 import re
 import socket
+import subprocess
+import sys
 import tarfile
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +34,7 @@ from data_helpers import (
 from vitcore import data
 from vitcore.data import (
     DataUnavailableError,
+    DownloadError,
     ImageDataset,
     Source,
     _standin,
@@ -37,6 +43,7 @@ from vitcore.data import (
     load_dataset,
 )
 from vitcore.data import load as loading
+from vitcore.data.download import workspace
 from vitcore.data.files import ARRAYS, _parse_idx
 
 
@@ -59,29 +66,33 @@ class Server:
                 folder = self.path.split("/")[1]
                 outer.requests[folder] += 1
                 content = outer.files.get(self.path.split("/")[-1])
-                # torchvision asks for every address twice: to follow redirects, and to read.
-                probe = self.headers.get("Method") == "HEAD"
                 todo = outer.behaviour.get(folder, [])
-                act = (todo[0] if probe or len(todo) == 1 else todo.pop(0)) if todo else "good"
+                act = (todo[0] if len(todo) == 1 else todo.pop(0)) if todo else "good"
                 if act == "once-corrupt":
                     act = "good" if outer.bodies[self.path] else "corrupt"
                 if content is None or act == "missing":
                     self.send_error(404)
                     return
-                if not probe:
-                    outer.bodies[self.path] += 1
+                outer.bodies[self.path] += 1
                 if act == "corrupt":
                     content = content[:-20] + bytes(20)
                 self.send_response(200)
-                self.send_header("Content-Length", str(len(content)))
+                if act not in ("unannounced", "trickle"):
+                    self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
+                if act == "slow":
+                    time.sleep(0.2)
                 half = act in ("truncated", "stalled")
                 try:
+                    for byte in content[:100] if act == "trickle" else b"":
+                        self.wfile.write(bytes([byte]))
+                        self.wfile.flush()
+                        time.sleep(0.05)
                     self.wfile.write(content[: len(content) // 2] if half else content)
                     self.wfile.flush()
                 except OSError:
                     return
-                if act == "stalled" and not probe:
+                if act == "stalled":
                     outer.stop.wait(20)
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -151,6 +162,11 @@ def fetch(name: str = "mnist", *mirrors: str) -> ImageDataset:
     return load_dataset(name, mirrors=mirrors or None, validation=20, stand_in=False)
 
 
+def contents(folder: Path) -> list[str]:
+    """What lies in a cache; the empty files that processes lock stay there."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
+
+
 def check_download(loaded: ImageDataset, arrays: dict, cache: Path) -> None:
     """The images are the served ones, and the cache holds them and nothing else."""
     assert loaded.source == Source("official", "download")
@@ -158,7 +174,7 @@ def check_download(loaded: ImageDataset, arrays: dict, cache: Path) -> None:
     images = arrays["x_test"]
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     assert np.array_equal(loaded.test.images.numpy(), images)
-    assert [p.name for p in cache.iterdir()] == [f"{loaded.name}.npz"]
+    assert contents(cache) == [f"{loaded.name}.npz"]
     again = load_dataset(loaded.name, mirrors=["http://127.0.0.1:9/"], validation=20)
     assert again.source == Source("official", f"{loaded.name}.npz in the cache")
     assert torch.equal(again.train.images, loaded.train.images)
@@ -228,7 +244,7 @@ def test_no_mirror_gives_one_clear_error(server, served, no_data):
         "bad/train-images-idx3-ubyte.gz: .*wrong checksum",
     ):
         assert re.search(words, text), words
-    assert list(no_data.iterdir()) == []
+    assert contents(no_data) == []
     assert socket.getdefaulttimeout() is None
 
 
@@ -237,18 +253,12 @@ def full_disk(*_, **__):
 
 
 def test_a_disk_that_is_full_while_downloading(server, served, no_data, monkeypatch):
-    import_torchvision()
-    import torchvision.datasets.utils as utils
-
-    def half(url, filename, *_, **__):
-        Path(filename).write_bytes(b"half of it")
-        full_disk()
-
-    monkeypatch.setattr(utils, "_urlretrieve", half)
+    monkeypatch.setattr(download.Path, "open", lambda *_, **__: full_disk())
+    monkeypatch.setattr(download, "locked", lambda _: contextlib.nullcontext(True))
     with pytest.raises(OSError, match=r"is full, .*VITCORE_CACHE") as caught:
         fetch("mnist", server.mirror("a"), server.mirror("b"))
     assert caught.value.errno == errno.ENOSPC
-    assert list(no_data.iterdir()) == []
+    assert contents(no_data) == []
 
 
 def test_a_disk_that_is_full_while_storing(server, served, no_data, monkeypatch):
@@ -259,7 +269,7 @@ def test_a_disk_that_is_full_while_storing(server, served, no_data, monkeypatch)
     monkeypatch.setattr(np, "savez", half)
     with pytest.raises(OSError, match="is full"):
         fetch("mnist", server.mirror("a"))
-    assert list(no_data.iterdir()) == []
+    assert contents(no_data) == []
     # The stand-in serves without being kept.
     monkeypatch.setattr(_standin, "generate", lambda name: {**tiny(), "split": "stand-in"})
     with pytest.warns(UserWarning, match="the stand-in is not kept"):
@@ -277,14 +287,109 @@ def test_a_cache_that_cannot_be_written_to(server, served, no_data, monkeypatch)
 
 
 def test_what_a_killed_process_left_is_cleared_away(server, served, no_data):
-    old, young = no_data / ".partial-old", no_data / ".partial-young"
-    for folder in (old, young):
+    dead, other = no_data / ".partial-mnist.npz-x", no_data / ".partial-cifar100.npz-x"
+    for folder in (dead, other):
         folder.mkdir(parents=True)
         (folder / "half").write_bytes(b"x")
-    os.utime(old, (0, 0))
     fetch("mnist", server.mirror("a"))
-    assert not old.exists()
-    assert young.exists()  # another process may be at work there
+    assert not dead.exists()
+    assert other.exists()  # another process may be at work there
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from vitcore.data.download import workspace
+
+with workspace(Path(sys.argv[1])) as folder:
+    (folder / "half").write_bytes(b"half of it")
+    print(folder, flush=True)
+    sys.stdin.readline()
+    (folder / "half").replace(sys.argv[1])
+"""
+
+
+def test_two_processes_wait_for_each_other_whatever_the_clock_says(tmp_path):
+    """A live process keeps its unfinished files, also if they look years old."""
+    target = tmp_path / "file"
+    command = [sys.executable, "-c", HOLD, str(target)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdin is not None
+        assert holder.stdout is not None
+        folder = Path(holder.stdout.readline().strip())
+        for path in (folder, folder / "half"):
+            os.utime(path, (0, 0))
+        seen = []
+
+        def wait() -> None:
+            with workspace(target):
+                seen.append((folder.exists(), target.read_bytes()))
+
+        waiting = threading.Thread(target=wait)
+        waiting.start()
+        time.sleep(0.5)
+        assert not seen
+        assert (folder / "half").exists()
+        holder.stdin.write("\n")
+        holder.stdin.flush()
+        waiting.join(20)
+        assert seen == [(False, b"half of it")]
+
+
+def test_two_threads_download_once(server, served, no_data):
+    mirror = server.mirror("a", "slow")
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: fetch("mnist", mirror), range(2)))
+    assert torch.equal(both[0].train.images, both[1].train.images)
+    assert server.asked("a") == 4
+    check_download(both[0], served["mnist"], no_data)
+
+
+def test_a_file_larger_than_allowed_or_slower_is_given_up(server, tmp_path, monkeypatch):
+    server.files["big"] = bytes(100_000)
+    path = tmp_path / "here" / "big"
+    for behaviour in ("good", "unannounced"):
+        with pytest.raises(DownloadError, match="larger than 99,999 bytes"):
+            download.download(server.mirror("a", behaviour) + "big", path, size_limit=99_999)
+    with pytest.raises(DownloadError, match=r"took longer than 0\.4 seconds"):
+        download.download(server.mirror("a", "trickle") + "big", path, deadline=0.4)
+    with pytest.raises(DownloadError, match="50000 of 100000 bytes arrived"):
+        download.download(server.mirror("a", "truncated") + "big", path)
+    with pytest.raises(DownloadError, match="wrong checksum"):
+        download.download(server.mirror("a") + "big", path, sha256="0" * 64)
+    for wrong in (
+        "nothing",
+        "http://",
+        "file-that-is-not-there",
+        "http://[",
+        "http://127.0.0.1:1/a",
+    ):
+        with pytest.raises(DownloadError) as caught:
+            download.download(wrong, path)
+        assert "\n" not in str(caught.value)
+    assert contents(path.parent) == []
+    download.download(
+        server.mirror("a", "unannounced") + "big",
+        path,
+        sha256=hashlib.sha256(server.files["big"]).hexdigest(),
+        size_limit=100_000,
+    )
+    assert path.read_bytes() == server.files["big"]
+
+
+def test_what_other_threads_print_is_not_swallowed(server, served, no_data, capsys, monkeypatch):
+    """Nor do their sockets get a time limit of ours."""
+    original = download._receive
+
+    def watch(*arguments):
+        print("from another thread")
+        assert socket.getdefaulttimeout() is None
+        return original(*arguments)
+
+    monkeypatch.setattr(download, "_receive", watch)
+    fetch("mnist", server.mirror("a"))
+    assert capsys.readouterr().out == "from another thread\n" * 4
 
 
 def test_the_official_files_placed_by_hand(served, server, no_data, tmp_path):

@@ -152,7 +152,8 @@ def test_the_order_of_places(tmp_path, no_data, monkeypatch):
     assert count() == 3
     assert "cache" in str(load_dataset("mnist", validation=20).source)
     monkeypatch.setenv("VITCORE_DATA", str(tmp_path / "absent"))
-    assert count() == 3
+    with pytest.raises(FileNotFoundError, match=r"no directory .*absent, which VITCORE_DATA names"):
+        count()
     save(tmp_path / "env", named(2))
     monkeypatch.setenv("VITCORE_DATA", str(tmp_path / "env"))
     assert count() == 2

@@ -11,7 +11,13 @@ from ._torchvision import import_torchvision
 from .augment import Augment, Mix, build_augment, build_mix
 from .batches import Batches
 from .dataset import SPLITS, ImageDataset, Source, Split
-from .download import DOWNLOAD_ATTEMPTS, DOWNLOAD_TIMEOUT, DataUnavailableError, cache_dir
+from .download import (
+    DOWNLOAD_ATTEMPTS,
+    DOWNLOAD_TIMEOUT,
+    DataUnavailableError,
+    DownloadError,
+    cache_dir,
+)
 from .folder import load_folder
 from .images import IMAGE_SUFFIXES, read_image
 from .known import (
@@ -41,6 +47,7 @@ __all__ = [
     "Augment",
     "Batches",
     "DataUnavailableError",
+    "DownloadError",
     "ImageDataset",
     "Known",
     "Mix",

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -17,8 +16,8 @@ import torch
 from . import _standin
 from .content import check_seed, digest_images, fingerprint, held_out, ranks
 from .dataset import ImageDataset, Source, Split
-from .download import DataUnavailableError, cache_dir, fetch, store_arrays, workspace
-from .files import check_arrays, parse_raw, read_npz
+from .download import DataUnavailableError, cache_dir, checksum, fetch, store_arrays, workspace
+from .files import check_arrays, check_path, parse_raw, read_npz
 from .known import FILES, KNOWN, MIRRORS, Known
 from .pixels import histograms, statistics, to_tensor
 
@@ -50,10 +49,10 @@ def load_dataset(
     ``source`` says which split it is, from the content: a file's own word is not taken for it.
 
     Raises ValueError for an unknown name or a file that does not hold what it should,
-    FileNotFoundError for a ``data_dir`` that is not there, DataUnavailableError where the images
+    FileNotFoundError for a directory that is not there, DataUnavailableError where the images
     cannot be had, OSError for a full disk.
     """
-    if name not in KNOWN:
+    if not isinstance(name, str) or name not in KNOWN:
         raise ValueError(
             f"there is no data set {name!r}: use one of {sorted(KNOWN)}, or load_folder for "
             "images of your own"
@@ -62,6 +61,10 @@ def load_dataset(
     if isinstance(validation, bool) or not isinstance(validation, int):
         raise TypeError(f"validation is a number of images, given {validation!r}")
     check_seed(seed)
+    if mirrors is not None and (
+        isinstance(mirrors, str) or not all(isinstance(mirror, str) for mirror in mirrors)
+    ):
+        raise TypeError(f"mirrors is a list of addresses or None, given {mirrors!r}")
     cache = cache_dir()
 
     def build(arrays: dict[str, Any], origin: str, where: str) -> ImageDataset:
@@ -74,10 +77,11 @@ def load_dataset(
         return drawn()
     directory = data_dir or os.environ.get("VITCORE_DATA")
     if directory:
-        folder = Path(directory).expanduser()
-        if data_dir and not folder.is_dir():
+        folder = check_path("data_dir", directory)
+        if not folder.is_dir():
+            named = "" if data_dir else ", which VITCORE_DATA names"
             raise FileNotFoundError(
-                f"there is no directory {folder}: name one that holds {name}.npz, or none"
+                f"there is no directory {folder}{named}: name one that holds {name}.npz, or none"
             )
         found = _find(name, folder)
         if found:
@@ -163,7 +167,7 @@ def _find(name: str, directory: Path) -> tuple[dict[str, Any], str, str] | None:
     if not all(path.exists() for path in paths):
         return None
     for path, md5 in zip(paths, FILES[name].values(), strict=True):
-        if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+        if checksum(path, "md5") != md5:
             raise ValueError(
                 f"{path} has another checksum than the official file ({md5}): download it again"
             )
@@ -173,16 +177,20 @@ def _find(name: str, directory: Path) -> tuple[dict[str, Any], str, str] | None:
 
 def download_dataset(name: str, cache: Path, mirrors: Sequence[str] | None) -> dict[str, Any]:
     """Fetch a data set, keep it in the cache as NAME.npz and return its arrays."""
-    ask = list(mirrors or MIRRORS[name])
-    try:
-        with workspace(cache) as folder:
+    ask, target = list(mirrors or MIRRORS[name]), cache / f"{name}.npz"
+    with workspace(target) as folder:
+        with contextlib.suppress(ValueError, FileNotFoundError):
+            arrays = read_npz(target)  # put there by another process while this one waited
+            check_arrays(arrays, KNOWN[name], str(target))
+            return arrays
+        try:
             raw = {file: fetch(file, md5, ask, folder) for file, md5 in FILES[name].items()}
-    except DataUnavailableError as error:
-        raise DataUnavailableError(
-            f"{name} could not be downloaded. {_advice(name)} ({error})"
-        ) from None
-    arrays = parse_raw(name, raw.__getitem__)
-    store_arrays(cache / f"{name}.npz", arrays)
+        except DataUnavailableError as error:
+            raise DataUnavailableError(
+                f"{name} could not be downloaded. {_advice(name)} ({error})"
+            ) from None
+        arrays = parse_raw(name, raw.__getitem__)
+        store_arrays(target, arrays, folder)
     return arrays
 
 
@@ -212,7 +220,8 @@ def _stand_in(name: str, cache: Path) -> dict[str, Any]:
         return read_npz(path)
     arrays = _standin.generate(name)
     try:
-        store_arrays(path, arrays)
+        with workspace(path) as folder:
+            store_arrays(path, arrays, folder)
     except OSError as error:  # it serves as well without being kept
         warnings.warn(f"the stand-in is not kept in the cache: {error}", stacklevel=2)
     return arrays
