@@ -30,6 +30,7 @@ from .known import (
     Known,
 )
 from .load import load_dataset
+from .paper import Digit, read_digit
 from .pixels import denormalise, normalise
 from .seen import Overlap, image_digests, overlap, sketch_images
 
@@ -47,6 +48,7 @@ __all__ = [
     "Augment",
     "Batches",
     "DataUnavailableError",
+    "Digit",
     "DownloadError",
     "ImageDataset",
     "Known",
@@ -64,6 +66,7 @@ __all__ = [
     "load_folder",
     "normalise",
     "overlap",
+    "read_digit",
     "read_image",
     "sketch_images",
 ]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -10,9 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..patches import to_pair
+from ..patches import check_positive, to_pair
+from .files import check_path, claimed_bytes
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
+IMAGE_SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
+)  # fmt: skip
+_COVERING = 8  # times the wanted side: more of a long, thin picture is cut off before it is resized
 
 
 def read_image(
@@ -27,24 +32,32 @@ def read_image(
     channels=1 turns colour into grey, 3 repeats grey, None keeps what the file has (transparent
     places become white). A .npy file holds (H, W) or (H, W, C) with any number of channels; 16-bit
     values are brought to 8. invert=True swaps dark and light: MNIST is white on black, ink on
-    paper is not.
+    paper is not. A photographed digit needs more than that: see ``read_digit``.
 
     Raises ValueError that names a file which cannot be read, FileNotFoundError.
     """
     size = to_pair(image_size)
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
+    if channels is not None:
+        check_positive("channels", channels)
+    if not isinstance(invert, bool):
+        raise TypeError(f"invert is True or False, given {invert!r}")
+    file = check_path("path", path)
     image = fit_image(decode(file), size, channels, file)
     return 255 - image if invert else image
 
 
 def decode(path: Path) -> np.ndarray:
     """Read an image file as uint8 (H, W, C), with as many channels as the file has."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     if path.suffix.lower() == ".npy":
         try:
+            with path.open("rb") as file:
+                claimed = claimed_bytes(file)
+            if claimed != path.stat().st_size:
+                raise ValueError(f"its header announces {claimed:,} bytes")
             values = np.load(path, allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, TypeError, SyntaxError) as error:
             raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
         if values.ndim == 2:
             values = values[..., None]
@@ -56,12 +69,13 @@ def decode(path: Path) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(path) as file:
-            picture: Image.Image = ImageOps.exif_transpose(file)  # as the camera was held
+        with Image.open(path) as opened:
+            mode = opened.mode
+            picture: Image.Image = ImageOps.exif_transpose(opened)  # as the camera was held
             picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers let through whatever a damaged file provokes
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
     if picture.mode.startswith("I"):  # 16 bits a pixel; some versions of Pillow widen it to 32
         values = np.asarray(picture)
@@ -75,7 +89,7 @@ def decode(path: Path) -> np.ndarray:
         picture = picture.convert("RGBA")
         paper = Image.new("RGBA", picture.size, "white")
         paper.alpha_composite(picture)
-        grey = file.mode in ("LA", "La")
+        grey = mode in ("LA", "La")
         picture = paper.convert("L" if grey else "RGB")
     if picture.mode in ("1", "L"):
         return np.asarray(picture.convert("L"))[..., None]
@@ -118,6 +132,7 @@ def fit_image(
                 "colour (3) can be turned into each other"
             )
     image = torch.from_numpy(np.array(values)).permute(2, 0, 1)
+    image = _without_ends(image, size)
     height, width = image.shape[1:]
     factor = max(size[0] / height, size[1] / width)
     covering = (max(round(height * factor), size[0]), max(round(width * factor), size[1]))
@@ -128,3 +143,15 @@ def fit_image(
         image = image.round().clamp(0, 255).to(torch.uint8)
     top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
     return image[:, top : top + size[0], left : left + size[1]].contiguous()
+
+
+def _without_ends(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cut the ends of a picture (C, H, W) so long that to resize all of it would take gigabytes."""
+    height, width = image.shape[1:]
+    factor = max(size[0] / height, size[1] / width)
+    rows, cols = (
+        min(n, math.ceil(_COVERING * s / factor))
+        for n, s in zip((height, width), size, strict=True)
+    )
+    top, left = (height - rows) // 2, (width - cols) // 2
+    return image[:, top : top + rows, left : left + cols]
