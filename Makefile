@@ -1,7 +1,7 @@
 # `make help` lists what this file can do. Everything runs inside .venv, which is made when missing.
 .DEFAULT_GOAL := help
 .PHONY: help venv book test lint types unit nbval notebooks setup-cells pictures runs-index \
-        repository gpu-check clean
+        repository gpu-check mutants clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -66,6 +66,9 @@ repository: $(STAMP)  ## set the repository's address everywhere: make repositor
 
 gpu-check: $(STAMP)  ## what only a CUDA device can show; says so and passes where there is none
 	$(PY) -m tools.gpu_check
+
+mutants: $(STAMP)  ## plant small mistakes in lines changed since BASE, or in FILES="a.py b.py", and list those that live
+	$(PY) -m tools.mutants $(if $(BASE),--base $(BASE)) $(if $(FILES),--files $(FILES)) $(if $(SAMPLE),--sample $(SAMPLE))
 
 clean:  ## remove what was built, keep .venv
 	rm -rf _build build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache
