@@ -1,29 +1,161 @@
 # SPDX-License-Identifier: MIT
-"""The rules of the house: what the core may import, how files open, what must stand nowhere."""
+"""The rules of the house: how large, what imports what, how files open, what must stand nowhere."""
 
 from __future__ import annotations
 
 import ast
+import functools
+import graphlib
+import importlib
 import os
 import re
-import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
-from tools import draw_pictures
+from tools import draw_pictures, notebooks
 from tools.set_repository import ROOT, tracked_files
 
-PACKAGE = sorted((ROOT / "vitcore").glob("*.py"))
+# Lines of Python.
+FILE_LINES = 450
+
 CORE = ("_inputs", "patches", "embeddings", "attention", "blocks", "vit")
 CORE_FILES = [ROOT / "vitcore" / f"{name}.py" for name in (*CORE, "__init__")]
-SOURCES = [path for path in tracked_files() if path.suffix == ".py"]
+SOURCES = [path for path in tracked_files() if path.suffix == ".py" and path.exists()]
+VITCORE = [path for path in SOURCES if path.is_relative_to(ROOT / "vitcore")]
+VITBOOK = [path for path in SOURCES if path.is_relative_to(ROOT / "vitbook")]
+README = (ROOT / "README.md").read_text("utf-8")
 
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
+
+
+@functools.cache
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
+
+
+# --- how large ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*VITCORE, *VITBOOK], ids=relative)
+def test_no_file_is_too_long(path: Path) -> None:
+    assert lines_of(path) <= FILE_LINES
+
+
+# --- what imports what --------------------------------------------------------------------------
+
+
+class Arrow(NamedTuple):
+    """One import: the module it leads to, the name asked for there, and the line."""
+
+    module: str
+    name: str | None
+    line: int
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def arrows(path: Path) -> Iterator[Arrow]:
+    """Every import of a file, at its top and inside its functions.
+
+    A module's ``__getattr__`` is left out: it answers for an old path, and the module itself uses
+    nothing of what lies there.
+    """
+    package = list(path.relative_to(ROOT).parent.parts)
+    todo: list[ast.AST] = [parse(path)]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Arrow(alias.name, None, node.lineno)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield Arrow(module, alias.name, node.lineno)
+        for child in ast.iter_child_nodes(node):
+            old_path = isinstance(node, ast.Module) and getattr(child, "name", "") == "__getattr__"
+            if not old_path:
+                todo.append(child)
+
+
+def import_graph(paths: list[Path]) -> dict[str, set[str]]:
+    """Module -> modules of the same package that it imports."""
+    names = {module_name(path) for path in paths}
+    graph: dict[str, set[str]] = {}
+    for path in paths:
+        here = module_name(path)
+        graph[here] = set()
+        for arrow in arrows(path):
+            inner = f"{arrow.module}.{arrow.name}"
+            target = inner if inner in names else arrow.module
+            if target in names and target != here:
+                graph[here].add(target)
+    return graph
+
+
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of a circle, or none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return list(error.args[1])
+    return []
+
+
+@pytest.mark.parametrize("paths", [VITCORE, VITBOOK], ids=["vitcore", "vitbook"])
+def test_arrows_go_one_way(paths: list[Path]) -> None:
+    assert circle(import_graph(paths)) == []
+
+
+@pytest.mark.parametrize("path", VITCORE, ids=relative)
+def test_vitcore_stands_alone(path: Path) -> None:
+    """What people take with them imports nothing of the pages, the scripts or the tests."""
+    for arrow in arrows(path):
+        top = arrow.module.split(".")[0]
+        assert top not in {"vitbook", "benchmarks", "tools", "tests"}, f"line {arrow.line}: {top}"
+
+
+@pytest.mark.parametrize("path", CORE_FILES, ids=relative)
+def test_the_core_needs_torch_and_einops_alone(path: Path) -> None:
+    allowed = {"torch", "einops", *sys.stdlib_module_names}
+    # The package makes the stem known where it is there; no file of the core needs it.
+    inside = {f"vitcore.{name}" for name in (*CORE, *(["stems"] * (path.stem == "__init__")))}
+    for arrow in arrows(path):
+        if arrow.module.split(".")[0] in allowed:
+            continue
+        reached = arrow.module if arrow.module != "vitcore" else f"vitcore.{arrow.name}"
+        assert reached in inside, f"line {arrow.line} imports {reached}"
+    calls = [node for node in ast.walk(parse(path)) if isinstance(node, ast.Call)]
+    hidden = [call for call in calls if "import" in ast.unparse(call.func)]
+    assert not hidden, [ast.unparse(call) for call in hidden]
+
+
+def test_no_package_hides_an_import_error() -> None:
+    for path in [*VITCORE, *VITBOOK]:
+        if path.name == "__init__.py":
+            assert "ImportError" not in path.read_text("utf-8"), relative(path)
+
+
+def test_importing_vitcore_is_light(tmp_path: Path) -> None:
+    heavy = ["torchvision", "matplotlib", "tqdm", "safetensors", "platformdirs", "PIL", "timm"]
+    program = f"import sys, vitcore; print([name for name in {heavy} if name in sys.modules])"
+    # torch itself may bring some of them; what counts is what vitcore adds.
+    bare = program.replace("vitcore", "torch")
+    assert python(program, tmp_path) == python(bare, tmp_path)
 
 
 def python(program: str, folder: Path) -> str:
@@ -40,66 +172,124 @@ def python(program: str, folder: Path) -> str:
     return done.stdout
 
 
+# --- one chapter, one module, one test file -----------------------------------------------------
+
+
+ROW = re.compile(r"^\| \[(\d+) [^\]]+\]\((notebooks/[^)]+)\) \| (.+) \| (.+) \|$", re.MULTILINE)
+LINK = re.compile(r"\[`([^`]+)`\]\(([^)]+)\)")
+CHAPTERS = ROW.findall(README)
+
+
+def files_that_test(name: str) -> list[Path]:
+    """The test file of a module, or the test files of a folder."""
+    found = sorted((ROOT / "tests").glob(f"test_{name}_*.py"))
+    whole = ROOT / "tests" / f"test_{name}.py"
+    return [whole, *found] if whole.exists() else found
+
+
+def test_the_table_lists_every_chapter() -> None:
+    assert [path for _, path, _, _ in CHAPTERS] == [
+        relative(path) for path in notebooks.notebook_paths()
+    ]
+    assert [int(number) for number, *_ in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
+
+
+@pytest.mark.parametrize(("number", "notebook", "modules", "tests"), CHAPTERS)
+def test_one_chapter_one_module_one_test_file(
+    number: str, notebook: str, modules: str, tests: str
+) -> None:
+    """What the row names is there, each with its test by the same name; see the chapter's too."""
+    assert Path(notebook).name.startswith(f"{int(number):02}_")
+    named = LINK.findall(modules)
+    assert named
+    for shown, target in named:
+        assert (ROOT / target).exists(), target
+        assert target.removeprefix("vitcore/").rstrip("/") == shown.rstrip("/")
+    wanted = []
+    for _, target in named:
+        own = Path(target).stem
+        folder = (ROOT / target).parent.name
+        stem = own if folder == "vitcore" else f"{folder}_{own}"
+        assert files_that_test(stem), f"{target} has no tests/test_{stem}.py"
+        several = (ROOT / target).is_dir()
+        wanted.append(f"test_{stem}_*.py" if several else f"test_{stem}.py")
+    assert [shown for shown, _ in LINK.findall(tests)] == wanted
+    for shown, target in LINK.findall(tests):
+        assert target == ("tests" if "*" in shown else f"tests/{shown}")
+
+
+ROOMS = sorted(
+    {
+        (path.relative_to(ROOT).parts[0], Path(path.relative_to(ROOT).parts[1]).stem)
+        for path in [*VITCORE, *VITBOOK]
+    }
+)
+# These have the tests of what they serve: the command line, the package, what opens torchvision.
+SERVED = {"__main__": "cli", "__init__": "wheel", "_inputs": "vit"}
+SERVED |= {"_torchvision": "data", "_standin": "data"}
+
+
+@pytest.mark.parametrize(("package", "room"), ROOMS)
+def test_every_room_has_its_tests(package: str, room: str) -> None:
+    name = SERVED.get(room, room.lstrip("_"))
+    beside = files_that_test(f"book_{name}") if package == "vitbook" else []
+    assert files_that_test(name) or beside, f"write tests/test_{name}.py"
+
+
+# --- the paths that readers met -----------------------------------------------------------------
+
+
+PATHS = re.search(r"<!-- paths begin -->\n(.*?)<!-- paths end -->", README, re.DOTALL)
+PROMISED = (
+    re.findall(r"^from (vit\w+(?:\.\w+)*) import (.+)$", PATHS.group(1), re.MULTILINE)
+    if (PATHS)
+    else []
+)
+
+
+@pytest.mark.parametrize(("module", "names"), PROMISED, ids=lambda text: text.split(",")[0])
+def test_a_path_that_readme_promises(module: str, names: str) -> None:
+    there = importlib.import_module(module)
+    for name in names.split("#")[0].split(","):
+        assert name.strip().isidentifier()
+        if not hasattr(there, name.strip()):
+            importlib.import_module(f"{module}.{name.strip()}")
+
+
+def test_old_paths_are_promised() -> None:
+    modules = {module for module, _ in PROMISED}
+    old = {"vitcore", "vitcore.data", "vitcore.augment", "vitcore.training", "vitcore.recipes"}
+    assert old <= modules
+
+
+@pytest.mark.parametrize("path", notebooks.notebook_paths(), ids=lambda path: path.stem)
+def test_chapters_import_from_promised_paths_alone(path: Path) -> None:
+    modules = {module for module, _ in PROMISED}
+    for cell in notebooks.read(path).cells:
+        if cell.cell_type != "code":
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.ImportFrom):
+                met = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                met = [alias.name for alias in node.names]
+            else:
+                continue
+            for module in met:
+                if module.split(".")[0] in {"vitcore", "vitbook"}:
+                    assert module in modules, f"{module} is not among README's import paths"
+
+
+# --- how files open, and what stands nowhere ----------------------------------------------------
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_every_file_opens_with_licence_and_purpose(path: Path) -> None:
     text = path.read_text("utf-8")
     assert text.startswith("# SPDX-License-Identifier: MIT\n")
-    docstring = ast.get_docstring(ast.parse(text))
+    docstring = ast.get_docstring(parse(path))
     assert docstring
     assert docstring.split("\n\n")[0].endswith((".", "?"))
-
-
-@pytest.mark.parametrize("path", CORE_FILES, ids=relative)
-def test_the_core_needs_torch_and_einops_alone(path: Path) -> None:
-    allowed = {"torch", "einops", *sys.stdlib_module_names}
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Import):
-            outside = {alias.name.split(".")[0] for alias in node.names} - allowed
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            outside = {(node.module or "").split(".")[0]} - allowed
-        elif isinstance(node, ast.ImportFrom):
-            names = {node.module} if node.module else {alias.name for alias in node.names}
-            # The package makes the stem known where it is there; no file of the core needs it.
-            optional = {"stems"} if path.stem == "__init__" else set()
-            outside = {str(name) for name in names} - set(CORE) - optional
-        else:
-            continue
-        assert not outside, f"line {node.lineno} imports {outside}"
-
-
-def test_importing_vitcore_is_light(tmp_path: Path) -> None:
-    heavy = ["torchvision", "matplotlib", "tqdm", "safetensors", "platformdirs", "PIL", "timm"]
-    program = f"import sys, vitcore; print([name for name in {heavy} if name in sys.modules])"
-    # torch itself may bring some of them; what counts is what vitcore adds.
-    bare = program.replace("vitcore", "torch")
-    assert python(program, tmp_path) == python(bare, tmp_path)
-
-
-def test_the_core_trains_alone_under_another_name(tmp_path: Path) -> None:
-    """Seven files in a folder of another name; nothing of the rest is there to help."""
-    copy = tmp_path / "my_vit"
-    copy.mkdir()
-    for path in CORE_FILES:
-        shutil.copy(path, copy)
-    program = """
-import sys, torch
-from my_vit import ViT
-torch.manual_seed(0)
-model = ViT(image_size=16, patch_size=4, in_channels=1, num_classes=2, dim=32, depth=2, heads=2)
-images = torch.randn(32, 1, 16, 16)
-labels = (images.mean(dim=(1, 2, 3)) > 0).long()
-images = images + labels.view(-1, 1, 1, 1).float()
-optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-losses = []
-for _ in range(40):
-    loss = torch.nn.functional.cross_entropy(model(images), labels)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    losses.append(loss.item())
-print(losses[-1] < 0.2 * losses[0], "vitcore" in sys.modules)
-"""
-    assert python(program, tmp_path).split() == ["True", "False"]
 
 
 # Written in parts, so that this file does not hold what it looks for.

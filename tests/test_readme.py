@@ -36,18 +36,22 @@ def draw_images(folder: Path) -> None:
             picture.save(folder / name / f"{index + 1:03}.{'jpg' if name == 'cats' else 'png'}")
 
 
-def test_there_are_two_examples() -> None:
-    assert len(BLOCKS) == 2
+EXAMPLES = {"paths": "# chapter 1", "model": "forward_with", "own images": 'load_folder("'}
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=["model", "own images"])
-def test_examples_run(block: str, tmp_path: Path) -> None:
+def test_every_block_is_an_example() -> None:
+    assert [sum(sign in block for sign in EXAMPLES.values()) for block in BLOCKS] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name: str, tmp_path: Path) -> None:
+    (block,) = [block for block in BLOCKS if EXAMPLES[name] in block]
     draw_images(tmp_path / "my_images")
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    if "my_model.safetensors" in block:
+    if name == "own images":
         assert done.stdout.splitlines()[-1] in {"cats", "dogs"}
         command = ["-m", "vitcore", "predict", "my_model.safetensors", "my_images/dogs/001.png"]
         told = subprocess.run(
@@ -55,7 +59,7 @@ def test_examples_run(block: str, tmp_path: Path) -> None:
         )
         assert told.returncode == 0, told.stderr
         assert "dogs" in told.stdout or "cats" in told.stdout
-    else:
+    elif name == "model":
         assert "torch.Size([2, 4, 65, 65])" in done.stdout
 
 
