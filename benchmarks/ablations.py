@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from vitbook import records
 from vitbook.checks import BUGS
 from vitcore.attention import Record, keep
 from vitcore.blocks import Block
-from vitcore.data import ImageDataset, load_dataset
+from vitcore.data import Batches, ImageDataset, load_dataset
 from vitcore.embeddings import TokenLayout
 from vitcore.recipes import Recipe
 from vitcore.records import RECORD, commit, hardware, now, versions
@@ -125,7 +125,8 @@ class Variant:
     name: its key in the record; a mistake has its name in `vitbook.checks.BUGS`. label: a few
     words for a picture. kind: "correct", "left out", "added" or "mistake". build: makes the model
     from the configuration; the weights are drawn in the same order for every variant, so that
-    those of one seed start from the same numbers. chapter: the one that shows it.
+    those of one seed start from the same numbers. chapter: the one that shows it. measure: what
+    else is measured of the trained model, by name; it takes the model and the test images.
     """
 
     name: str
@@ -133,9 +134,11 @@ class Variant:
     kind: str
     build: Callable[[ViTConfig], ViT]
     chapter: int = 4
+    measure: Callable[[ViT, Batches], Mapping[str, float]] = lambda model, test: {}
 
 
-def _planted(name: str) -> Callable[[ViTConfig], ViT]:
+def planted(name: str) -> Callable[[ViTConfig], ViT]:
+    """Build the right model and plant the mistake of this name in it."""
     return lambda config: BUGS[name].plant(ViT(config))
 
 
@@ -154,7 +157,7 @@ VARIANTS: dict[str, Variant] = {
                 _instead(mlp__act=nn.Identity)),
         Variant("drop-path", "drop path 0.1", "added", _with(drop_path=0.1)),
         Variant("layer-scale", "layer scale 0.1", "added", _with(layer_scale=0.1)),
-        *(Variant(bug.name, bug.mistake, "mistake", _planted(bug.name), bug.chapter)
+        *(Variant(bug.name, bug.mistake, "mistake", planted(bug.name), bug.chapter)
           for bug in BUGS.values()),
     )
 }  # fmt: skip
@@ -163,7 +166,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def train_once(recipe: Recipe, variant: Variant, seed: int, dataset: ImageDataset) -> dict:
-    """Train one variant from one seed and look at the test images once.
+    """Train one variant from one seed and look at the test images once, after the last step.
 
     Nothing is chosen: the weights are those after the last step (before the first loss that is
     not finite, where training stops at one).
@@ -194,13 +197,20 @@ def train_once(recipe: Recipe, variant: Variant, seed: int, dataset: ImageDatase
         "test_loss": test["loss"],
         "train_loss": train_loss,
         "seconds": round(time.perf_counter() - started, 2),
+        **variant.measure(model, batches),
     }
 
 
 # --- the record -------------------------------------------------------------------------------
 
 
-def _start(recipe: Recipe, dataset: ImageDataset, seeds: Sequence[int], command: str) -> dict:
+def _start(
+    recipe: Recipe,
+    dataset: ImageDataset,
+    seeds: Sequence[int],
+    variants: Mapping[str, Variant],
+    command: str,
+) -> dict:
     return {
         "kind": records.ABLATIONS,
         "command": command,
@@ -221,7 +231,7 @@ def _start(recipe: Recipe, dataset: ImageDataset, seeds: Sequence[int], command:
         "variants": {
             v.name: {"label": v.label, "kind": v.kind, "chapter": v.chapter, "seeds": [],
                      "test_accuracy": [], "test_loss": [], "train_loss": [], "seconds": []}
-            for v in VARIANTS.values()
+            for v in variants.values()
         },
     }  # fmt: skip
 
@@ -287,6 +297,7 @@ def run(
     *,
     recipe: Recipe = RECIPE,
     seeds: Sequence[int] = SEEDS,
+    variants: Mapping[str, Variant] = VARIANTS,
     limit: int | None = None,
     workers: int = 1,
     command: str = "python -m benchmarks.ablations",
@@ -294,7 +305,8 @@ def run(
 ) -> dict:
     """Train what OUT/record.json lacks, at most ``limit`` runs, and return the record as it is.
 
-    ``workers`` processes of one thread each share the work; the numbers do not depend on it.
+    ``workers`` processes of one thread each share the work; the numbers do not depend on it. More
+    than one know ``VARIANTS`` alone.
 
     Raises:
         ValueError: if OUT holds a record of other settings, images or versions.
@@ -302,21 +314,20 @@ def run(
     path = Path(out) / RECORD
     if recipe.images is not None:
         dataset = dataset.subset(*recipe.images)
-    record = _open(path, _start(recipe, dataset, seeds, command))
+    record = _open(path, _start(recipe, dataset, seeds, variants, command))
     code = commit()
     # All variants of one seed before the next one: a record that is not complete compares fairly.
     todo = [
         (seed, variant)
         for seed in seeds
-        for variant in VARIANTS.values()
+        for variant in variants.values()
         if seed not in record["variants"][variant.name]["seeds"]
     ]
     results = _train_all(recipe, todo[:limit], dataset, workers)
     for (seed, variant), result in zip(todo[:limit], results, strict=True):
         rows = record["variants"][variant.name]
-        rows["seeds"].append(seed)
-        for key in ("test_accuracy", "test_loss", "train_loss", "seconds"):
-            rows[key].append(result[key])
+        for key, value in result.items():
+            rows.setdefault("seeds" if key == "seed" else key, []).append(value)
         if code not in record["commits"]:
             record["commits"].append(code)
         record["date"] = now()
