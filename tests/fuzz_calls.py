@@ -337,7 +337,7 @@ class Result:
 def fuzz(targets: list[Target], calls: int, seed: int) -> Result:
     """Make ``calls`` calls, the same for the same seed."""
     rng = random.Random(seed)
-    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    state = torch.get_rng_state()
     result = Result(calls, [], [])
     weights = [target.weight for target in targets]
     with limited_memory():
@@ -351,7 +351,6 @@ def fuzz(targets: list[Target], calls: int, seed: int) -> Result:
                 told = ", ".join(f"{name}={value.label}" for name, value in changed.items())
                 result.accepted.append((target.name, told))
     torch.set_rng_state(state)
-    torch.set_num_threads(threads)
     return result
 
 

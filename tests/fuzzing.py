@@ -576,11 +576,14 @@ def _command(words: Iterable[str] | None) -> None:
         return
     shutil.rmtree("run-of-cli", ignore_errors=True)
     said = io.StringIO()
+    threads = torch.get_num_threads()
     try:
         with contextlib.redirect_stderr(said):
             status = command_line(list(words))
     except SystemExit as exit:  # argparse: usage and one line, or help
         status = 0 if not exit.code else 2
+    finally:
+        torch.set_num_threads(threads)
     lines = [line for line in said.getvalue().splitlines() if "error: " in line]
     if status == 0:
         return
