@@ -304,6 +304,17 @@ def _data(folder: Path) -> list[Target]:
     whole = dataset()
     for name in ("normalise", "denormalise"):
         add(f"ImageDataset.{name}", getattr(whole, name), lambda: {"images": images()})
+    for name in ("normalise", "denormalise"):
+        add(name, getattr(data, name), lambda: {"images": images(), "mean": MEAN, "std": STD})
+    add("image_digests", data.image_digests, lambda: {"images": split().images})
+    add("sketch_images", lambda s: data.sketch_images(s), lambda: {"s": split()})
+    sketch = data.sketch_images(split())
+    add("overlap", data.overlap, lambda: {"sketch": sketch, "split": split()})
+    add(
+        "read_digit", data.read_digit,
+        lambda: {"path": folder / "picture.png", "image_size": 28, "channels": 1},
+        spare={"image_size": LARGE, "channels": LARGE},
+    )  # fmt: skip
     add("ImageDataset.subset", whole.subset, lambda: {"n_train": 5, "n_val": 5, "n_test": 5})
     add("ImageDataset", data.ImageDataset, lambda: options_of(whole))
     add("Source", data.Source, lambda: {"split": "own", "origin": "drawn"})
@@ -445,8 +456,8 @@ def _training(folder: Path) -> list[Target]:
         lambda: {
             "model": model(), "train_batches": pairs(), "val_batches": pairs(), "config": config,
             "loss": training.cross_entropy, "metric": training.accuracy, "device": "cpu",
-            "out": folder / "out", "resume": False, "progress": False, "rank": 0,
-            "world_size": 1, "on_epoch": None, "metadata": {"abc": 1},
+            "out": folder / "out", "resume": False, "progress": False, "on_epoch": None,
+            "metadata": {"abc": 1},
         },
         spare={"model": A_MODULE, "loss": A_MODULE, "metric": A_MODULE,
                "on_epoch": (*A_FUNCTION, *A_MODULE)}, weight=6,
