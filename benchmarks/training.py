@@ -32,7 +32,7 @@ from vitcore.training import (
     TrainConfig,
     WeightAverage,
     build_optimizers,
-    default_loss,
+    cross_entropy,
     fit,
     resolve_device,
     resolve_precision,
@@ -110,7 +110,7 @@ class PureCompute:
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.precision != "fp32"):
             logits = self.stepped(images)
-        loss = default_loss(logits.float(), targets, self.config.label_smoothing)
+        loss = cross_entropy(logits.float(), targets, self.config.label_smoothing)
         self.scaler.scale(loss).backward()
         if self.config.clip_norm is not None:
             for optimizer in self.optimizers:

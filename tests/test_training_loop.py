@@ -118,8 +118,8 @@ def test_soft_several_and_custom_targets():
     config = TrainConfig(epochs=15, lr=1e-2)
     for targets, options in (
         (soft, {}),
-        (hot.long(), {}),
-        (hot, {}),
+        (hot.long(), {"loss": binary_cross_entropy}),
+        (hot, {"loss": binary_cross_entropy}),
         (hot.float(), {"loss": binary_cross_entropy}),
         # One loss per image serves as well as their mean.
         (labels, {"loss": lambda z, y: F.cross_entropy(z, y, reduction="none")}),

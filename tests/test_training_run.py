@@ -11,7 +11,7 @@ import torch
 from training_helpers import (
     CONFIG,
     Noisy,
-    run_content,
+    kept,
     same_weights,
     tiny_vit,
     toy,
@@ -58,8 +58,7 @@ def test_a_loss_that_is_not_finite_keeps_the_last_good_weights(tmp_path, epoch):
     for words in ("learning rate", "normalised", "third"):
         assert words in str(caught.value)
     same_weights(model.state_dict(), ends[epoch])
-    kept = {k[6:]: v for k, v in run_content(tmp_path)[0].items() if k.startswith("model.")}
-    same_weights(kept, ends[epoch])
+    same_weights(kept(tmp_path, "model"), ends[epoch])
     data.images, data.before = images, None
     assert len(train(resume=True)) == 5
 

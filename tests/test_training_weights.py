@@ -8,7 +8,7 @@ import os
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 from training_helpers import (
     NAMES,
@@ -20,7 +20,7 @@ from vitcore.training import (
     load_weights,
     save_weights,
 )
-from vitcore.training.files import read_tensors
+from vitcore.training.files import read_tensors, write_tensors
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def rewrite(path, change_weights=None, change_metadata=None):
     weights, metadata = read_tensors(path, "file")
     weights = change_weights(weights) if change_weights else weights
     metadata = change_metadata(metadata) if change_metadata else metadata
-    save_file(weights, path, metadata)
+    write_tensors(path, weights, metadata)
 
 
 def test_prefixes_of_compile_and_ddp_are_stripped(saved):

@@ -84,7 +84,19 @@ def run_content(out):
         content = json.loads(file.metadata()["content"])
     for row in content["history"]:
         del row["seconds"], row["train_seconds"], row["cpu_seconds"]
-    return load_file(Path(out) / CHECKPOINT), content
+    tensors = load_file(Path(out) / CHECKPOINT)
+    if content["best"] is not None:
+        best = load_file(Path(out) / content["best"].pop("file"))
+        tensors |= {f"best.{name}": value for name, value in best.items()}
+    return tensors, content
+
+
+def kept(out, kind):
+    """The weights of one kind ("model", "average", "best") in the folder of a run."""
+    tensors, content = run_content(out)
+    if kind == "best" and content["best"] is None:  # the best epoch is the last
+        kind = "average" if content["identity"]["config"]["ema"] else "model"
+    return {k.split(".", 1)[1]: v for k, v in tensors.items() if k.startswith(f"{kind}.")}
 
 
 def same_run(one, other):

@@ -17,7 +17,6 @@ from .losses import (
     accuracy,
     binary_cross_entropy,
     cross_entropy,
-    default_loss,
     label_accuracy,
 )
 from .optimizers import NO_DECAY as NO_DECAY
@@ -40,7 +39,6 @@ __all__ = [
     "binary_cross_entropy",
     "cosine_with_warmup",
     "cross_entropy",
-    "default_loss",
     "evaluate",
     "fit",
     "label_accuracy",

@@ -14,27 +14,43 @@ import torch
 from torch import Tensor, nn
 
 from .config import History
-from .device import unwrap
+from .device import full_tensor, shard_like, unwrap
 from .files import Weights, read_tensors, write_tensors
-from .random_state import pack_random, unpack_random
+from .identity import differences
 
 CHECKPOINT = "checkpoint.safetensors"
-FORMAT = "vitcore-checkpoint-1"
+FORMAT = "vitcore-checkpoint-2"
+
+# What one process draws from: tensors, and the rest as JSON (see random_state.pack_random).
+Randomness = tuple[Weights, dict[str, Any]]
 
 
 @dataclass
 class State:
-    """Everything that a run needs to go on as if it had not stopped."""
+    """What has been reached: the weights of the last epoch and of the best, and the history."""
 
     model: Weights
     best: Weights | None = None
     average: Weights | None = None
     history: History = field(default_factory=History)
 
+    @property
+    def judged(self) -> Weights:
+        """The weights that validation looks at."""
+        return self.average or self.model
+
 
 def snapshot(model: nn.Module) -> Weights:
     """A copy of the weights, under the names that they have without a wrapper."""
-    return {name: value.detach().clone() for name, value in unwrap(model).state_dict().items()}
+    state = unwrap(model).state_dict()
+    return {name: full_tensor(value.detach()).clone() for name, value in state.items()}
+
+
+def restore(model: nn.Module, weights: Weights) -> None:
+    """Put back what `snapshot` gave."""
+    inner = unwrap(model)
+    state = inner.state_dict()
+    inner.load_state_dict({name: shard_like(w, state[name]) for name, w in weights.items()})
 
 
 def _pack_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Weights, list[Any]]:
@@ -46,7 +62,7 @@ def _pack_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Weigh
         for parameter, state in optimizer.state_dict()["state"].items():
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    tensors[f"optimizer.{index}.{parameter}.{key}"] = value
+                    tensors[f"optimizer.{index}.{parameter}.{key}"] = full_tensor(value)
                 else:
                     rest.setdefault(str(parameter), {})[key] = value
         numbers.append(rest)
@@ -57,68 +73,82 @@ def _unpack_optimizers(
     optimizers: Sequence[torch.optim.Optimizer], tensors: Weights, numbers: list[Any]
 ) -> None:
     for index, optimizer in enumerate(optimizers):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Any]] = {int(p): dict(v) for p, v in numbers[index].items()}
         for name, value in tensors.items():
             kind, which, parameter, key = [*name.split(".", 3), "", "", ""][:4]
             if kind == "optimizer" and which == str(index):
-                state.setdefault(int(parameter), {})[key] = value
+                sharded = shard_like(value, parameters[int(parameter)])
+                state.setdefault(int(parameter), {})[key] = sharded
         optimizer.load_state_dict(
             {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
         )
 
 
-def _differences(then: Any, now: Any, name: str = "") -> list[str]:
-    """Where two JSON values differ, in words."""
-    if isinstance(then, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*then, *now}):
-            label = f"{name}.{key}" if name else str(key)
-            found += _differences(then.get(key), now.get(key), label)
-        return found
-    if json.dumps(then) == json.dumps(now):
-        return []
-    return [f"{name} was {json.dumps(then)} and is {json.dumps(now)} now"]
-
-
 class Checkpoint:
-    """The checkpoint of one run in its folder: written at every epoch's end, read on resuming."""
+    """The checkpoint of one run in its folder: written at every epoch's end, read on resuming.
+
+    Where the best epoch lies behind, its weights have a file of their own, written once.
+    """
 
     def __init__(self, out: str | os.PathLike[str], identity: dict[str, Any]):
         self.path = Path(out) / CHECKPOINT
         self.identity = json.loads(json.dumps(identity))
+        self.best: dict[str, str] | None = None  # the best weights' file and its checksum
+        self.epochs = 0  # as many as the file on disk holds
 
     def write(
         self,
         state: State,
         optimizers: Sequence[torch.optim.Optimizer],
         scaler: torch.amp.GradScaler,
-        device: torch.device,
+        randomness: Sequence[Randomness],
+        write: bool = True,
     ) -> None:
+        """Replace the checkpoint. `randomness`: of every rank. With sharded weights all ranks
+        come here, to gather them, and only one of them has `write`."""
         tensors = {f"model.{name}": value for name, value in state.model.items()}
-        for kind, weights in (("best", state.best), ("average", state.average)):
-            tensors.update({f"{kind}.{name}": value for name, value in (weights or {}).items()})
-        optimizer_tensors, optimizer_numbers = _pack_optimizers(optimizers)
-        random_tensors, random_values = pack_random(device)
+        tensors |= {f"average.{name}": value for name, value in (state.average or {}).items()}
+        optimizer_tensors, numbers = _pack_optimizers(optimizers)
+        tensors |= optimizer_tensors
+        if not write:
+            return
+        for rank, (drawn, _) in enumerate(randomness):
+            tensors |= {f"random.{rank}.{name}": value for name, value in drawn.items()}
+        self._write_best(state)
         content = {
             "identity": self.identity,
             "history": list(state.history),
-            "optimizers": optimizer_numbers,
+            "best": self.best,
+            "optimizers": numbers,
             "scaler": scaler.state_dict(),
-            "random": random_values,
+            "random": [values for _, values in randomness],
+            "tensors": sorted(tensors),
         }
-        write_tensors(
-            self.path,
-            {**tensors, **optimizer_tensors, **random_tensors},
-            {"format": FORMAT, "content": json.dumps(content)},
-        )
+        write_tensors(self.path, tensors, {"format": FORMAT, "content": json.dumps(content)})
+        self.epochs = len(state.history)
+        for old in self.path.parent.glob("best-*.safetensors"):
+            if self.best is None or old.name != self.best["file"]:
+                old.unlink(missing_ok=True)
+
+    def _write_best(self, state: State) -> None:
+        if state.best is None or state.best is state.judged:
+            self.best = None  # the checkpoint itself holds them
+            return
+        name = f"best-{state.history.best['epoch']}.safetensors"
+        if self.best is None or self.best["file"] != name:
+            path = self.path.with_name(name)
+            self.best = {"file": name, "checksum": write_tensors(path, state.best, {})}
 
     def read(
         self,
         model: nn.Module,
         optimizers: Sequence[torch.optim.Optimizer],
         scaler: torch.amp.GradScaler,
-        device: torch.device,
-    ) -> State:
+        rank: int,
+    ) -> tuple[State, Randomness]:
+        """What the checkpoint holds, put into model, optimisers and scaler; last what `rank` is
+        to draw from. Raises ValueError, in one sentence, where it does not belong to this run."""
         tensors, metadata = read_tensors(self.path, "checkpoint")
         if metadata.get("format") != FORMAT:
             raise ValueError(
@@ -126,22 +156,40 @@ class Checkpoint:
                 f"({metadata.get('format', 'no format named')}): choose another out folder."
             )
         content = json.loads(metadata["content"])
-        differences = _differences(content["identity"], self.identity)
-        if differences:
-            shown = "; ".join(differences[:4])
-            if len(differences) > 4:
-                shown += f"; and {len(differences) - 4} more"
+        self._compare(content["identity"])
+        if content["tensors"] != sorted(tensors):
+            raise ValueError(f"{self.path} lacks tensors that it names: choose another out folder.")
+        weights, average, drawn = (
+            {k[len(kind) :]: v for k, v in tensors.items() if k.startswith(kind)}
+            for kind in ("model.", "average.", f"random.{rank}.")
+        )
+        history = History(content["history"])
+        state = State(weights, average=average or None, history=history)
+        self.best, self.epochs = content["best"], len(history)
+        if self.best is not None:
+            state.best = self._read_best(self.best)
+        elif history:
+            state.best = state.judged
+        restore(model, weights)
+        _unpack_optimizers(optimizers, tensors, content["optimizers"])
+        if scaler.is_enabled():
+            scaler.load_state_dict(content["scaler"])
+        return state, (drawn, content["random"][rank])
+
+    def _read_best(self, best: dict[str, str]) -> Weights:
+        path = self.path.with_name(best["file"])
+        weights, metadata = read_tensors(path, "file of the best weights")
+        if metadata.get("sha256") != best["checksum"]:
+            raise ValueError(f"{path} belongs to another run than {self.path}: remove both.")
+        return weights
+
+    def _compare(self, identity: dict[str, Any]) -> None:
+        found = differences(identity, self.identity)
+        if found:
+            shown = "; ".join(found[:4])
+            if len(found) > 4:
+                shown += f"; and {len(found) - 4} more"
             raise ValueError(
                 f"cannot resume {self.path}: {shown}; "
                 "go back to the earlier settings, or choose another out folder."
             )
-        weights, best, average = (
-            {k[len(kind) :]: v for k, v in tensors.items() if k.startswith(kind)}
-            for kind in ("model.", "best.", "average.")
-        )
-        unwrap(model).load_state_dict(weights)
-        _unpack_optimizers(optimizers, tensors, content["optimizers"])
-        if scaler.is_enabled():
-            scaler.load_state_dict(content["scaler"])
-        unpack_random(tensors, content["random"], device)
-        return State(weights, best or None, average or None, History(content["history"]))

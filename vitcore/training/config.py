@@ -4,14 +4,46 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+import numbers
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 OPTIMIZERS = ("adamw", "adam", "muon")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
+# What the settings that are numbers may be, as a rule and in words.
+_ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
+    "lr": (lambda x: x > 0, "above 0"),
+    "min_lr": (lambda x: x >= 0, "between 0 and lr"),
+    "weight_decay": (lambda x: x >= 0, "at least 0"),
+    "warmup_epochs": (lambda x: x >= 0, "at least 0"),
+    "label_smoothing": (lambda x: 0 <= x < 1, "from 0 to below 1"),
+    "ema": (lambda x: 0 <= x < 1, "from 0 to below 1, such as 0.998"),
+    "clip_norm": (lambda x: x > 0, "above 0, or None for no clipping"),
+}
+
+
+def _number(name: str, value: Any, fits: Callable[[float], bool], allowed: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number {allowed}, not {value!r}.")
+    number = float(value)
+    if not (math.isfinite(number) and fits(number)):
+        raise ValueError(f"{name} must be a number {allowed}, not {value!r}.")
+    return number
+
+
+def whole_number(name: str, value: Any, least: int = 0) -> int:
+    """`value` as an int, if it is a whole number from `least` to what 63 bits hold."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number of at least {least}, not {value!r}.")
+    number = int(value)
+    if not least <= number < 2**63:
+        raise ValueError(f"{name} must be a whole number from {least} to 2**63 - 1, not {value!r}.")
+    return number
 
 
 @dataclass(frozen=True)
@@ -54,54 +86,45 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "betas", tuple(self.betas))
-        for name in ("epochs", "batch_size"):
+        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
+        for name, (fits, allowed) in _ALLOWED.items():
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, not {value!r}.")
-        for name, allowed in (
+            if value is not None or name != "clip_norm":
+                object.__setattr__(self, name, _number(name, value, fits, allowed))
+        betas = self.betas
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas must be two numbers from 0 to below 1, not {betas!r}.")
+        below_one = _ALLOWED["label_smoothing"]
+        object.__setattr__(self, "betas", tuple(_number("betas", b, *below_one) for b in betas))
+        for name, choices in (
             ("optimizer", OPTIMIZERS),
             ("schedule", SCHEDULES),
             ("precision", PRECISIONS),
         ):
-            if getattr(self, name) not in allowed:
+            if getattr(self, name) not in choices:
                 raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(allowed)}."
+                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}."
                 )
         if not isinstance(self.compile, bool):
             raise TypeError(f"compile must be True or False, not {self.compile!r}.")
-        if not self.lr > 0:
-            raise ValueError(f"lr must be above 0, not {self.lr}.")
-        if not 0 <= self.min_lr <= self.lr:
+        if self.min_lr > self.lr:
             raise ValueError(
                 f"min_lr must lie between 0 and lr ({self.lr}), not {self.min_lr}; lower it."
             )
-        for name in ("weight_decay", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(
-                f"label_smoothing must be at least 0 and below 1, not {self.label_smoothing}."
-            )
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema must be at least 0 and below 1, such as 0.998, not {self.ema}.")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise ValueError(
-                f"clip_norm must be above 0, not {self.clip_norm}; use None for no clipping."
-            )
-        if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
-            raise ValueError(f"betas must be two numbers from 0 to below 1, not {self.betas}.")
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TrainConfig:
+        if not isinstance(fields, Mapping):
+            raise TypeError(f"training settings are a dict of options by name, not {fields!r}.")
         known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known)
+        unknown = sorted(set(fields) - known, key=str)
         if unknown:
             raise ValueError(
-                f"unknown training setting {', '.join(unknown)}: "
+                f"unknown training setting {', '.join(map(str, unknown))}: "
                 f"known are {', '.join(sorted(known))}."
             )
         return cls(**fields)
@@ -115,12 +138,19 @@ class History(list[dict[str, Any]]):
     @property
     def best(self) -> dict[str, Any]:
         """The row with the highest validation accuracy (equal ones: the lower loss, then the
-        earlier); without validation, the last row."""
+        earlier; NaN counts as the lowest); without validation, the last row."""
         if not self:
             raise ValueError("the history is empty: no epoch was finished yet.")
         if self[-1]["val_accuracy"] is None:
             return self[-1]
-        return max(self, key=lambda row: (row["val_accuracy"], -row["val_loss"], -row["epoch"]))
+        return max(
+            self,
+            key=lambda row: (
+                -math.inf if math.isnan(row["val_accuracy"]) else row["val_accuracy"],
+                -row["val_loss"],
+                -row["epoch"],
+            ),
+        )
 
     @property
     def seconds(self) -> float:

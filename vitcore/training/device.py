@@ -7,7 +7,7 @@ import contextlib
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .config import PRECISIONS
 
@@ -90,3 +90,19 @@ def distributed_rank(rank: int | None = None, world_size: int | None = None) -> 
             "call init_process_group first, or start with torchrun."
         )
     return rank, world_size
+
+
+def full_tensor(value: Tensor) -> Tensor:
+    """A sharded tensor (`fully_shard`) as a whole; any other as it is. All ranks take part."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def shard_like(value: Tensor, sharded: Any) -> Tensor:
+    """`value` divided among the ranks as `sharded` is; no rank waits for another."""
+    if not hasattr(sharded, "full_tensor") or value.shape != sharded.shape:
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(
+        value.to(sharded.device), sharded.device_mesh, sharded.placements, src_data_rank=None
+    )

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from .config import whole_number
 from .device import autocast, distributed_rank, model_device, resolve_device, resolve_precision
-from .losses import Loss, Metric, choose
+from .losses import Loss, Metric, choose, mean_loss, score
 
 
 class Totals:
@@ -24,7 +26,7 @@ class Totals:
 
     def add(self, loss: Tensor, scores: Tensor, count: int) -> None:
         # A batch's mean weighs as much as the batch has images: the last one is often smaller.
-        self.sums[0] += loss.detach().mean() * count
+        self.sums[0] += loss.detach() * count
         self.sums[1] += scores.sum()
         self.count += count
 
@@ -35,6 +37,20 @@ class Totals:
             torch.distributed.all_reduce(sums)
         loss, score, count = sums.tolist()
         return loss / max(count, 1), score / max(count, 1), int(count)
+
+
+def check_batches(batches: object, name: str, again: bool = False) -> None:
+    """Raise one clear sentence unless `batches` can be gone through, more than once if `again`."""
+    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
+        raise TypeError(
+            f"{name} must give pairs (images, targets), as a list, a DataLoader or "
+            f"vitcore.data.Batches does, not {batches!r}."
+        )
+    if again and hasattr(batches, "__next__"):
+        raise TypeError(
+            f"{name} can be gone through only once (a generator): "
+            "give a list, a DataLoader or vitcore.data.Batches."
+        )
 
 
 def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -48,7 +64,38 @@ def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     for name, value in (("images", images), ("targets", targets)):
         if not isinstance(value, Tensor):
             raise TypeError(f"the {name} of a batch must be a tensor, not {type(value).__name__}.")
+    counts = [len(value) if value.ndim else 0 for value in (images, targets)]
+    if counts[0] != counts[1] or not counts[0]:
+        raise ValueError(
+            f"a batch has {counts[0]} images and {counts[1]} targets: give one target for each "
+            "image, and no batch without images."
+        )
     return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+
+
+def compute_logits(model: Callable[[Tensor], Any], images: Tensor, precision: str) -> Tensor:
+    """The model's output for a batch, computed in `precision` and given in fp32."""
+    with autocast(images.device, precision):
+        logits = model(images)
+    if not isinstance(logits, Tensor) or logits.shape[:1] != images.shape[:1]:
+        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
+        raise TypeError(
+            f"the model must return one tensor of logits (B, K) for {len(images)} images, "
+            f"not {given}; wrap a model that returns something else."
+        )
+    return logits.float()
+
+
+@contextlib.contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; then every part has the mode that it had before."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def evaluate(
@@ -68,28 +115,24 @@ def evaluate(
     loss: (logits, targets) -> mean over the batch. metric: (logits, targets) -> one score per
     image, whose mean is reported as "accuracy". device: where to compute; the model's by default.
     """
+    check_batches(batches, "batches")
     loss, metric = choose(loss, metric)
     _, world_size = distributed_rank(None, world_size)
     where = model_device(model) if device is None else resolve_device(device)
     model.to(where)
     precision = resolve_precision(precision, where)
     totals = Totals(where)
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                images, targets = check_batch(batch, where)
-                with autocast(where, precision):
-                    logits = model(images)
-                logits = logits.float()
-                totals.add(loss(logits, targets), metric(logits, targets), len(images))
-    finally:
-        model.train(was_training)
-    mean_loss, mean_score, count = totals.read(world_size)
+    with evaluation_mode(model), torch.inference_mode():
+        for batch in batches:
+            images, targets = check_batch(batch, where)
+            logits = compute_logits(model, images, precision)
+            totals.add(
+                mean_loss(loss, logits, targets), score(metric, logits, targets), len(images)
+            )
+    mean, mean_score, count = totals.read(world_size)
     if count == 0:
         raise ValueError("there is nothing to evaluate: the batches hold no image.")
-    return {"loss": mean_loss, "accuracy": mean_score, "count": count}
+    return {"loss": mean, "accuracy": mean_score, "count": count}
 
 
 def predict(
@@ -107,18 +150,19 @@ def predict(
     where = model_device(model) if device is None else resolve_device(device)
     model.to(where)
     precision = resolve_precision(precision, where)
+    check_batches(images, "images")
+    batch_size = whole_number("batch_size", batch_size, least=1)
     parts: Iterable[Any] = images.split(batch_size) if isinstance(images, Tensor) else images
-    was_training = model.training
-    model.eval()
     logits = []
-    try:
-        with torch.inference_mode():
-            for part in parts:
-                part = part if isinstance(part, Tensor) else part[0]
-                with autocast(where, precision):
-                    logits.append(model(part.to(where)).float().cpu())
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.inference_mode():
+        for part in parts:
+            part = part[0] if isinstance(part, (tuple, list)) and part else part
+            if not isinstance(part, Tensor):
+                raise TypeError(
+                    "predict takes images (B, C, H, W), or batches of them with or without "
+                    f"targets, not a batch that is a {type(part).__name__}."
+                )
+            logits.append(compute_logits(model, part.to(where), precision).cpu())
     if not logits:
         raise ValueError("there is nothing to predict: no image was given.")
     return torch.cat(logits)

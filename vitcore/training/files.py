@@ -4,13 +4,19 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 Weights = dict[str, Tensor]
+
+CHECKSUM = "sha256"
 
 
 @contextlib.contextmanager
@@ -21,7 +27,7 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as file:
@@ -38,38 +44,113 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(folder)
 
 
-def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> None:
-    """Replace `path` by a safetensors file; raises OSError where it cannot be written."""
+_locks: set[int] = set()
+
+
+def _forget_locks() -> None:
+    # A worker that outlives a killed run for a moment must not keep its folder locked.
+    for handle in _locks:
+        os.close(handle)
+    _locks.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, and remove what a killed one left half written.
+
+    The lock ends with the process, however it ends. Windows and some network file systems have no
+    such lock: there nothing is kept out. Raises BlockingIOError where another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+
+        handle = os.open(folder, os.O_RDONLY)
+    except ImportError:
+        yield
+        return
+    _locks.add(handle)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for left in folder.glob(".*.safetensors.*.tmp"):
+            left.unlink(missing_ok=True)
+    except BlockingIOError:
+        _locks.discard(handle)
+        os.close(handle)
+        raise BlockingIOError(
+            f"another run is writing to {folder}: wait for its end, or choose another out folder."
+        ) from None
+    except OSError:
+        pass
+    try:
+        yield
+    finally:
+        if handle in _locks:  # not in a process forked from this one
+            _locks.discard(handle)
+            os.close(handle)
+
+
+def _checksum(tensors: Weights, metadata: dict[str, str]) -> str:
+    """Of names, types, shapes and values of the tensors, and of the rest of the metadata."""
+    rest = sorted(item for item in metadata.items() if item[0] != CHECKSUM)
+    digest = hashlib.sha256(json.dumps(rest).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> str:
+    """Replace `path` by a safetensors file with a checksum, which is returned; raises OSError
+    where it cannot be written."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     # safetensors refuses tensors that share memory, which tied weights do.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    checksum = _checksum(tensors, metadata)
     try:
         with replace_file(path) as temporary:
             # safetensors makes files that only their owner can read, whatever the umask says.
             temporary.touch()
             mode = temporary.stat().st_mode
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(tensors, temporary, metadata={**metadata, CHECKSUM: checksum})
             temporary.chmod(mode)
     except (SafetensorError, OSError) as error:
         raise OSError(
             f"could not write {path} ({error}): check the space on the disk and the permissions."
         ) from error
+    return checksum
 
 
-def read_tensors(path: Path, what: str) -> tuple[Weights, dict[str, str]]:
-    """The tensors and the metadata of a safetensors file; `what` names it in messages."""
-    from safetensors import SafetensorError, safe_open
+def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; `what` names it in messages.
+
+    Raises FileNotFoundError, and ValueError where it is not a complete safetensors file or
+    differs from what was written. A file of the format `unchecked` may lack the checksum.
+    """
+    from safetensors import safe_open
 
     if not path.is_file():
         raise FileNotFoundError(f"there is no {what} at {path}: check the path.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:  # a damaged header leads to errors of every kind
         raise ValueError(
             f"{path} is not a complete safetensors file ({error}): it may be damaged, or saved in "
             "another format such as a pickled .pt, which vitcore does not open."
         ) from error
+    written = metadata.get(CHECKSUM)
+    old = written is None and metadata.get("format") in (None, unchecked)
+    if not old and written != _checksum(tensors, metadata):
+        raise ValueError(
+            f"{path} is damaged: its checksum is not that of what it holds. Take another copy, or "
+            "train again."
+        )
+    return tensors, metadata

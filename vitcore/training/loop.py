@@ -72,7 +72,7 @@ def fit(
         for _ in run.epochs():
             for images, targets in run.batches():
                 run.set_rate()
-                run.zero_grad()
+                run.optimizer.zero_grad()
                 value = run.loss(images, targets)
                 run.backward(value)
                 run.step()

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Loss = Callable[..., Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -18,63 +18,108 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
 
     targets: class numbers, int64 (B,), or a distribution over the classes, float (B, K), as mixup
     makes it. The logits go in as the model gives them: the softmax is part of the loss.
+
+    Raises ValueError for other targets. Class numbers out of range are found on the CPU alone: on
+    a GPU each look at them would make it wait.
     """
-    by_class = targets.ndim == 1 and not targets.is_floating_point()
+    by_class = targets.shape == logits.shape[:1] and not targets.is_floating_point()
     soft = targets.shape == logits.shape and targets.is_floating_point()
-    if not (by_class or soft):
+    if logits.ndim != 2 or logits.shape[1] < 2 or not (by_class or soft):
         raise ValueError(
-            f"cross_entropy got {targets.dtype} targets of shape {tuple(targets.shape)} for logits "
-            f"of shape {tuple(logits.shape)}: give class numbers (B,) or float distributions "
-            "(B, K), or loss=binary_cross_entropy where an image can have several labels."
+            f"cross_entropy got {_kind(targets)} for logits of shape {tuple(logits.shape)}: give "
+            "logits (B, K) of two classes or more, and class numbers (B,) or float distributions "
+            "(B, K). One-hot rows become class numbers by targets.argmax(dim=1), a column by "
+            "targets.squeeze(1); where an image can have several labels, the loss is "
+            "binary_cross_entropy."
         )
-    return F.cross_entropy(
-        logits, targets if soft else targets.long(), label_smoothing=label_smoothing
-    )
+    if soft:
+        return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    if targets.device.type == "cpu" and len(targets):
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= logits.shape[1]:
+            raise ValueError(
+                f"the class numbers of a batch lie between {low} and {high}, but the model has "
+                f"{logits.shape[1]} classes: give numbers from 0 to {logits.shape[1] - 1}."
+            )
+    return F.cross_entropy(logits, targets.long(), label_smoothing=label_smoothing)
+
+
+def _kind(targets: Tensor) -> str:
+    return f"{str(targets.dtype).removeprefix('torch.')} targets of shape {tuple(targets.shape)}"
 
 
 def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over images and labels of the yes-or-no cross-entropy: targets (B, K) of 0 and 1."""
-    if targets.shape != logits.shape:
-        raise ValueError(
-            f"binary_cross_entropy needs targets of the shape of the logits {tuple(logits.shape)}, "
-            f"one 0 or 1 per label, not {tuple(targets.shape)}."
-        )
+    _check_labels("binary_cross_entropy", logits, targets)
     wanted = targets.to(logits.dtype)
     if label_smoothing:
         wanted = wanted * (1 - label_smoothing) + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, wanted)
 
 
-def default_loss(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Binary cross-entropy for whole-number or boolean targets (B, K), cross-entropy otherwise."""
-    if targets.ndim == 2 and not targets.is_floating_point():
-        return binary_cross_entropy(logits, targets, label_smoothing)
-    return cross_entropy(logits, targets, label_smoothing)
+def _check_labels(what: str, logits: Tensor, targets: Tensor) -> None:
+    if targets.shape != logits.shape:
+        raise ValueError(
+            f"{what} needs targets of the shape of the logits {tuple(logits.shape)}, "
+            f"one 0 or 1 per label, not {tuple(targets.shape)}."
+        )
 
 
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,) of 1 where the highest logit is the right class, else 0.
 
-    For soft targets the right class is the heaviest; for several labels per image (whole-number or
-    boolean targets (B, K)) the score is `label_accuracy`.
+    targets: class numbers (B,), or float distributions (B, K), whose right class is the heaviest.
     """
-    if targets.ndim == 2:
-        if not targets.is_floating_point():
-            return label_accuracy(logits, targets)
+    if targets.shape == logits.shape and targets.is_floating_point():
         targets = targets.argmax(dim=1)
+    if targets.shape != logits.shape[:1]:
+        raise ValueError(
+            f"accuracy got {_kind(targets)} for logits of shape {tuple(logits.shape)}: give class "
+            "numbers (B,) or float distributions (B, K); where an image can have several labels, "
+            "the metric is label_accuracy."
+        )
     return (logits.argmax(dim=1) == targets).float()
 
 
 def label_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,): the share of an image's labels (B, K) that the sign of the logit gets right."""
+    _check_labels("label_accuracy", logits, targets)
     return ((logits > 0) == (targets > 0.5)).float().mean(dim=1)
 
 
 def choose(loss: Loss | None, metric: Metric | None) -> tuple[Loss, Metric]:
     """The loss and the metric asked for, or those that suit."""
+    for name, value in (("loss", loss), ("metric", metric)):
+        if value is not None and not callable(value):
+            raise TypeError(f"{name} must be a function of (logits, targets), not {value!r}.")
     if metric is None:
-        metric = label_accuracy if loss is binary_cross_entropy else accuracy
-    return loss or default_loss, metric
+        several = (binary_cross_entropy, F.binary_cross_entropy_with_logits)
+        by_label = loss in several or isinstance(loss, nn.BCEWithLogitsLoss)
+        metric = label_accuracy if by_label else accuracy
+    return loss or cross_entropy, metric
+
+
+def mean_loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a batch as one number; a loss may also give one for each image."""
+    value = loss(logits, targets)
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        raise TypeError(f"the loss must return a floating point tensor, not {_returned(value)}.")
+    return value.mean()
+
+
+def score(metric: Metric, logits: Tensor, targets: Tensor) -> Tensor:
+    """The scores of a batch, one for each image (B,)."""
+    value = metric(logits, targets)
+    if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
+        raise TypeError(
+            f"the metric must return a tensor with one score for each of the {len(logits)} images "
+            f"of a batch, not {_returned(value)}: leave out the mean."
+        )
+    return value
+
+
+def _returned(value: object) -> str:
+    return _kind(value).replace("targets", "values") if isinstance(value, Tensor) else repr(value)
 
 
 def with_smoothing(loss: Loss, label_smoothing: float) -> Loss:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -131,6 +131,28 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
             first = muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw")
             return [first, adamw(rest)] if rest else [first]
     return [adamw(param_groups(model, config.weight_decay))]
+
+
+class Together:
+    """Several optimisers as one, so that a GradScaler lets all of them step or none."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]):
+        self.optimizers = optimizers
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The groups of all; loading an optimiser's state makes new ones."""
+        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of the step before."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def step(self) -> None:
+        """Step all of them."""
+        for optimizer in self.optimizers:
+            optimizer.step()
 
 
 def cosine_with_warmup(

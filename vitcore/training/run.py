@@ -3,23 +3,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+import signal
 import sys
+import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import Checkpoint, State, snapshot
+from .checkpoints import Checkpoint, State, restore, snapshot
 from .config import History, TrainConfig
-from .device import autocast, distributed_rank, resolve_device, resolve_precision, unwrap
-from .evaluation import Totals, check_batch, evaluate
-from .losses import Loss, Metric, choose, with_smoothing
-from .optimizers import WeightAverage, build_optimizers, learning_rate
-from .random_state import set_seed
+from .device import distributed_rank, full_tensor, resolve_device, resolve_precision, unwrap
+from .evaluation import Totals, check_batch, check_batches, compute_logits, evaluate
+from .files import lock_folder
+from .identity import describe_function, digest_data, find_generators
+from .losses import Loss, Metric, choose, mean_loss, score, with_smoothing
+from .optimizers import Together, WeightAverage, build_optimizers, learning_rate
+from .random_state import pack_random, random_state_kept, set_seed, unpack_random
 
 
 class NonFiniteLoss(RuntimeError):
@@ -32,11 +39,6 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 def count_batches(batches: Iterable[Any]) -> int:
     """How many batches an epoch has."""
-    if hasattr(batches, "__next__"):
-        raise TypeError(
-            "train_batches can be gone through only once (a generator): "
-            "give a list, a DataLoader or vitcore.data.Batches."
-        )
     try:
         steps = len(batches)  # type: ignore[arg-type]
     except TypeError:
@@ -45,6 +47,30 @@ def count_batches(batches: Iterable[Any]) -> int:
     if steps == 0:
         raise ValueError("train_batches holds no batch: is the batch larger than the data?")
     return steps
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, by which schedulers and `kill` end a process, raises KeyboardInterrupt as Ctrl-C
+    does; a handler of the user's own stays."""
+    free = threading.current_thread() is threading.main_thread()
+    if not free or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: Any) -> None:
+        if os.getpid() == owner:
+            raise KeyboardInterrupt
+        # A worker that has inherited this ends as it would have without.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def describe(row: dict[str, Any], epochs: int) -> str:
@@ -77,6 +103,10 @@ class TrainingRun:
     also when the user interrupts it.
     """
 
+    state: State
+    average: WeightAverage | None = None
+    checkpoint: Checkpoint | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -93,6 +123,9 @@ class TrainingRun:
         on_epoch: Callable[[dict[str, Any], nn.Module], None] | None,
         metadata: Mapping[str, Any] | None,
     ):
+        check_batches(train_batches, "train_batches", again=True)
+        if val_batches is not None:
+            check_batches(val_batches, "val_batches", again=True)
         self.model, self.config = model, config
         self.train_batches, self.val_batches = train_batches, val_batches
         self.val_loss, self.metric = choose(loss, metric)
@@ -100,94 +133,123 @@ class TrainingRun:
         self.rank, self.world_size = distributed_rank()
         self.device = resolve_device(device)
         self.precision = resolve_precision(config.precision, self.device)
-        self.resume, self.on_epoch = resume, on_epoch
+        self.out, self.resume, self.on_epoch, self.metadata = out, resume, on_epoch, metadata
         self.main = self.rank == 0
         self.prints = self.main and progress
-        self.steps_per_epoch = count_batches(train_batches)
-        model.to(self.device)
-        self.optimizers = build_optimizers(model, config)
-        self.shares = [group["lr"] / config.lr for group in self._groups()]
-        self.parameters = [p for group in self._groups() for p in group["params"]]
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
-        # The same weights: what is saved, judged and returned is the model itself.
-        self.stepped = torch.compile(model) if config.compile else model
+        self.generators = find_generators(train_batches, val_batches)
+        self.epoch = self.index = 0
         # Reading a number back makes a GPU wait for all work before it, so there it is done rarely.
         self.check_every = 1 if self.device.type == "cpu" and self.world_size == 1 else 50
-        self.checkpoint = None if out is None else Checkpoint(out, self._identity(metadata))
-        self.epoch = self.index = 0
-        self.average: WeightAverage | None = None
 
-    def _groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self.optimizers for group in optimizer.param_groups]
+    def _build(self) -> None:
+        """What steps need: optimisers, scaler, and the mode of every part of the model."""
+        model = self.model.to(self.device)
+        self.steps_per_epoch = count_batches(self.train_batches)
+        self.optimizers = build_optimizers(model, self.config)
+        self.optimizer = Together(self.optimizers)
+        groups = self.optimizer.param_groups
+        self.shares = [group["lr"] / self.config.lr for group in groups]
+        self.parameters = [p for group in groups for p in group["params"]]
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
+        # The same weights: what is saved, judged and returned is the model itself.
+        self.stepped: Any = torch.compile(model) if self.config.compile else model
+        # A part that the user put into evaluation mode stays there; a whole model that is in it
+        # comes from an evaluation or an earlier run.
+        whole = not unwrap(model).training
+        self.modes = [(module, whole or module.training) for module in model.modules()]
 
-    def _identity(self, metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _identity(self) -> dict[str, Any]:
         """What must be the same for a checkpoint to belong to this run."""
-        state = unwrap(self.model).state_dict()
+        inner = unwrap(self.model)
+        architecture: Any = getattr(inner, "config", None)
+        data = (self.train_batches, self.val_batches)
         return {
             "config": self.config.to_dict(),
             "steps_per_epoch": self.steps_per_epoch,
-            "model": {name: list(value.shape) for name, value in state.items()},
-            "metadata": dict(metadata or {}),
+            "model": {name: list(value.shape) for name, value in inner.state_dict().items()},
+            "architecture": architecture.to_dict() if hasattr(architecture, "to_dict") else None,
+            "loss": describe_function(self.val_loss),
+            "metric": describe_function(self.metric),
+            "processes": self.world_size,
+            "generators": len(self.generators),
+            "data": {n: digest_data(d) for n, d in zip(("train", "val"), data, strict=True)},
+            "metadata": dict(self.metadata or {}),
         }
 
     # --- beginning and end -------------------------------------------------------------------
 
     def __enter__(self) -> TrainingRun:
-        # Each process draws its own drop path.
-        set_seed(self.config.seed + self.rank)
-        if self.checkpoint is not None and self._finds_checkpoint():
-            self._resume(self.checkpoint)
-        else:
-            first = snapshot(self.model)
-            self.state = State(first, average=first if self.config.ema else None)
-            self._write()
-        if self.state.average is not None:
-            self.average = WeightAverage(self.model, self.config.ema)
-            self.average.model.load_state_dict(self.state.average)
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(random_state_kept(self.device))
+            self._build()
+            # Each process draws its own drop path.
+            set_seed((self.config.seed + self.rank) % 2**63)
+            found = False
+            if self.out is not None:
+                self.checkpoint = Checkpoint(self.out, self._identity())
+                found = self._open_folder(self.checkpoint.path, stack)
+            if self.checkpoint is not None and found:
+                self._resume(self.checkpoint)
+            else:
+                first = snapshot(self.model)
+                self.state = State(first, average=first if self.config.ema else None)
+                self._write()
+            if self.state.average is not None:
+                self.average = WeightAverage(self.model, self.config.ema)
+                self.average.model.load_state_dict(self.state.average)
+            stack.enter_context(sigterm_as_ctrl_c())
+            self.stack = stack.pop_all()
         return self
 
-    def _finds_checkpoint(self) -> bool:
-        found = self.checkpoint is not None and self.checkpoint.path.exists()
+    def _open_folder(self, path: Path, stack: contextlib.ExitStack) -> bool:
+        """Whether the folder holds a checkpoint; until the end it is this run's alone."""
+        busy = None
+        if self.main:
+            try:
+                stack.enter_context(lock_folder(path.parent))
+            except BlockingIOError as error:
+                busy = error
+        found = torch.tensor([float(path.exists()), float(busy is not None)], device=self.device)
         if self.world_size > 1:
             # Rank 0 may have begun to write what another process would take for an earlier run.
-            answer = torch.tensor(float(found), device=self.device)
-            torch.distributed.broadcast(answer, 0)
-            found = bool(answer)
-        return found
+            torch.distributed.broadcast(found, 0)
+        if found[1]:
+            raise busy or BlockingIOError(f"another run is writing to {path.parent}.")
+        return bool(found[0])
 
     def _resume(self, checkpoint: Checkpoint) -> None:
         if not self.resume:
             raise FileExistsError(
                 f"{checkpoint.path} already holds a run: resume it, or choose another out folder."
             )
-        self.state = checkpoint.read(self.model, self.optimizers, self.scaler, self.device)
-        if self.rank:  # the checkpoint holds the random numbers of rank 0
-            set_seed(self.config.seed + self.rank + len(self.history) * self.world_size)
+        self.state, drawn = checkpoint.read(self.model, self.optimizers, self.scaler, self.rank)
+        unpack_random(*drawn, self.device, self.generators)
+        if self.main and getattr(self.train_batches, "persistent_workers", False):
+            warnings.warn(
+                "the random numbers of persistent workers cannot be put back, so this resumed run "
+                "repeats the unbroken one only roughly; persistent_workers=False makes it exact.",
+                stacklevel=4,
+            )
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            self._leave_best()
-        elif isinstance(error, KeyboardInterrupt):
-            if self.history:
-                unwrap(self.model).load_state_dict(self.state.best or self.state.model)
-            self.model.eval()
-            raise TrainingInterrupted(self._where_stopped()) from error
-
-    def _leave_best(self) -> None:
-        unwrap(self.model).load_state_dict(self.state.best or self.state.model)
-        self.model.eval()
+        with self.stack:
+            if error is None or isinstance(error, KeyboardInterrupt):
+                restore(self.model, self.state.best or self.state.model)
+                self.model.eval()
+            if isinstance(error, KeyboardInterrupt):
+                raise TrainingInterrupted(self._where_stopped()) from error
 
     def _where_stopped(self) -> str:
-        done = len(self.history)
-        text = (
-            f"stopped in epoch {min(self.epoch + 1, self.config.epochs)} of {self.config.epochs}; "
-        )
+        done, planned = len(self.history), self.config.epochs
+        where = f"after epoch {done}" if done > self.epoch else f"in epoch {self.epoch + 1}"
+        kept, held = "nothing is on disk", "the weights as they were"
         if self.checkpoint is not None:
-            path = self.checkpoint.path
-            return f"{text}what {done} finished epochs reached is in {path}, to be resumed."
+            count, path = self.checkpoint.epochs, self.checkpoint.path
+            epochs = "epoch" if count == 1 else "epochs"
+            kept = f"what {count} finished {epochs} reached is in {path}, to be resumed"
         if done:
-            return f"{text}the model holds the best weights of those finished; nothing is on disk."
-        return f"{text}no epoch was finished, and the model holds the weights as they were."
+            held = f"the weights of epoch {self.history.best['epoch']}"
+        return f"stopped {where} of {planned}; {kept}; the model holds {held}."
 
     @property
     def history(self) -> History:
@@ -209,7 +271,8 @@ class TrainingRun:
             set_epoch = getattr(part, "set_epoch", None)
             if set_epoch is not None:
                 set_epoch(self.epoch)
-        self.model.train()
+        for module, training in self.modes:
+            module.training = training
         self.totals = Totals(self.device)
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         bar = progress_bar(self.train_batches, self.steps_per_epoch, title, self.prints)
@@ -228,27 +291,20 @@ class TrainingRun:
         """Give every parameter group its share of the learning rate of this step."""
         last = self.config.epochs * self.steps_per_epoch - 1
         self.rate = learning_rate(min(self.steps_done, last), self.config, self.steps_per_epoch)
-        for group, share in zip(self._groups(), self.shares, strict=True):
+        for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
             group["lr"] = self.rate * share
-
-    def zero_grad(self) -> None:
-        """Forget the gradients of the step before."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """The training loss of a batch, in fp32; counted, with the score, for the epoch's row."""
-        with autocast(self.device, self.precision):
-            logits = self.stepped(images)
-        logits = logits.float()
-        value = self.train_loss(logits, targets).mean()
+        logits = compute_logits(self.stepped, images, self.precision)
+        value = mean_loss(self.train_loss, logits, targets)
         with torch.no_grad():
-            self.totals.add(value, self.metric(logits, targets), len(images))
+            self.totals.add(value, score(self.metric, logits, targets), len(images))
         step = self.index + 1
         if step % self.check_every == 0:
-            mean_loss, _, _ = self.totals.read(self.world_size)
+            mean, _, _ = self.totals.read(self.world_size)
             place = f"epoch {self.epoch + 1} by step {step} of {self.steps_per_epoch}"
-            self._check_finite(mean_loss, f"training loss of {place}")
+            self._check_finite(mean, f"training loss of {place}")
         return value
 
     def backward(self, value: Tensor) -> None:
@@ -258,11 +314,9 @@ class TrainingRun:
     def step(self) -> None:
         """Clip the gradients, step the optimisers, and let the average of weights follow."""
         if self.config.clip_norm is not None:
-            for optimizer in self.optimizers:
-                self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.model, self.steps_done)
@@ -307,7 +361,7 @@ class TrainingRun:
         if self.average is not None:
             state.average = snapshot(self.average.model)
         if state.history.best is row:
-            state.best = state.average or state.model
+            state.best = state.judged
         self._write()
         if self.prints:
             print(describe(row, self.config.epochs), flush=True)
@@ -315,26 +369,32 @@ class TrainingRun:
             self.on_epoch(row, self.model)
 
     def _write(self) -> None:
-        if self.checkpoint is not None and self.main:
-            self.checkpoint.write(self.state, self.optimizers, self.scaler, self.device)
+        if self.checkpoint is None:
+            return
+        drawn: list[Any] = [pack_random(self.device, self.generators)]
+        if self.world_size > 1:
+            own, drawn = drawn[0], [None] * self.world_size
+            torch.distributed.all_gather_object(drawn, own)
+        self.checkpoint.write(self.state, self.optimizers, self.scaler, drawn, write=self.main)
 
     # --- finite checks -----------------------------------------------------------------------
 
     def _check_epoch(self) -> None:
-        mean_loss, accuracy, count = self.totals.read(self.world_size)
+        mean, accuracy, count = self.totals.read(self.world_size)
         if count == 0:
             raise ValueError(f"train_batches gave no batch in epoch {self.epoch + 1}.")
-        self._check_finite(mean_loss, f"training loss of epoch {self.epoch + 1}")
+        self._check_finite(mean, f"training loss of epoch {self.epoch + 1}")
         # The last step can break the weights after the last loss was seen.
-        if not all(torch.stack([p.detach().isfinite().all() for p in self.parameters]).tolist()):
+        finite = [full_tensor(p.detach().isfinite().all()) for p in self.parameters]
+        if not all(torch.stack(finite).tolist()):
             self._check_finite(math.nan, f"weight left by epoch {self.epoch + 1}")
-        self.train_scores = mean_loss, accuracy
+        self.train_scores = mean, accuracy
 
     def _check_finite(self, value: float, what: str) -> None:
         """Where `value` is not finite, put the last good weights back and stop."""
         if math.isfinite(value):
             return
-        unwrap(self.model).load_state_dict(self.state.model)
+        restore(self.model, self.state.model)
         done = len(self.history)
         kept = f"the weights of the end of epoch {done}" if done else "the first weights"
         path = f" and in {self.checkpoint.path}" if self.checkpoint else ""

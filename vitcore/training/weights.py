@@ -6,18 +6,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ..data.pixels import check_statistics, normalise
 from ..vit import ViT, ViTConfig
 from .device import resolve_device, unwrap
 from .files import Weights, read_tensors, write_tensors
 
-FORMAT = "vitcore-weights-1"
+FORMAT = "vitcore-weights-2"
+UNCHECKED = "vitcore-weights-1"  # written before there was a checksum
 
 
 @dataclass
@@ -33,11 +35,7 @@ class LoadedModel:
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images (B, C, H, W), or float ones in [0, 1], as the model was trained on them."""
-        if images.dtype == torch.uint8:
-            images = images.float() / 255
-        mean = torch.tensor(self.mean, device=images.device).view(1, -1, 1, 1)
-        std = torch.tensor(self.std, device=images.device).view(1, -1, 1, 1)
-        return (images - mean) / std
+        return normalise(images, self.mean, self.std)
 
 
 def save_weights(
@@ -61,15 +59,8 @@ def save_weights(
             f"save_weights needs a vitcore ViT, whose .config can rebuild it, not "
             f"{type(inner).__name__}; save other models with safetensors.torch.save_model."
         )
-    if len(mean) != config.in_channels or len(std) != config.in_channels:
-        raise ValueError(
-            f"mean and std need one number for each of the {config.in_channels} channels, "
-            f"not {len(mean)} and {len(std)}."
-        )
-    if config.num_classes and len(classes) != config.num_classes:
-        raise ValueError(
-            f"the model has {config.num_classes} classes, but {len(classes)} names were given."
-        )
+    _check_use(config, classes, mean, std)
+    _check_finite(inner.state_dict(), "the model")
     metadata = {
         "format": FORMAT,
         "config": config.to_json(),
@@ -79,6 +70,23 @@ def save_weights(
         "extra": json.dumps(dict(extra or {})),
     }
     write_tensors(Path(path), inner.state_dict(), metadata)
+
+
+def _check_use(config: ViTConfig, classes: Any, mean: Any, std: Any) -> None:
+    """Raise one clear sentence unless names and normalisation suit the model."""
+    check_statistics(mean, std, config.in_channels)
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"classes must be a list of names, not {classes!r}.")
+    if config.num_classes and len(classes) != config.num_classes:
+        raise ValueError(
+            f"the model has {config.num_classes} classes, but {len(classes)} names were given."
+        )
+
+
+def _check_finite(weights: Weights, where: str) -> None:
+    broken = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise ValueError(f"{where} has weights that are not finite: {_some(broken)}; train again.")
 
 
 def strip_prefixes(weights: Weights) -> Weights:
@@ -105,7 +113,7 @@ def load_weights(
     lacks what save_weights writes, or holds other tensors than its configuration asks for.
     """
     path = Path(path)
-    weights, metadata = read_tensors(path, "weights file")
+    weights, metadata = read_tensors(path, "weights file", unchecked=UNCHECKED)
     weights = strip_prefixes(weights)
     missing = [key for key in ("config", "classes", "mean", "std") if key not in metadata]
     if missing:
@@ -118,9 +126,22 @@ def load_weights(
         classes, mean, std, extra = (
             json.loads(metadata.get(key, "{}")) for key in ("classes", "mean", "std", "extra")
         )
+        _check_use(config, classes, mean, std)
     except (ValueError, TypeError) as error:
         raise ValueError(f"the metadata of {path} cannot be read: {error}") from error
+    _check_shapes(path, config, weights)
+    _check_finite(weights, str(path))
     model = ViT(config)
+    model.load_state_dict(weights)
+    model.eval().to(resolve_device(device))
+    return LoadedModel(model, config, list(classes), tuple(mean), tuple(std), dict(extra))
+
+
+def _check_shapes(path: Path, config: ViTConfig, weights: Weights) -> None:
+    """Compare the tensors with those of the configuration before any memory is taken for it."""
+    with torch.device("meta"):
+        # A block has a dozen tensors; more blocks than tensors would take for ever to make.
+        model = ViT(replace(config, depth=min(config.depth, len(weights))))
     expected = model.state_dict()
     if expected.keys() - weights.keys():
         raise ValueError(f"{path} lacks the tensors {_some(expected.keys() - weights.keys())}.")
@@ -135,6 +156,9 @@ def load_weights(
                 f"{name} in {path} has shape {tuple(weights[name].shape)}, but its configuration "
                 f"asks for {tuple(value.shape)}."
             )
-    model.load_state_dict(weights)
-    model.eval().to(resolve_device(device))
-    return LoadedModel(model, config, list(classes), tuple(mean), tuple(std), dict(extra))
+    # Fixed tables are not in the file; 2**24 numbers are the positions of images of 2,000 pixels.
+    if sum(table.numel() for table in model.buffers()) > 2**24:
+        raise ValueError(
+            f"the configuration in {path} asks for tables larger than any model of its size needs: "
+            f"image_size is {config.image_size}, patch_size {config.patch_size}."
+        )
