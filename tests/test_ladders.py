@@ -68,7 +68,7 @@ print(*[name for name in RECIPES if name not in before])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     before, after = (line.split() for line in done.stdout.splitlines())
-    assert before == ["mnist", "mnist-long", "cifar100-cpu", "cifar100-cpu-bf16", "cifar100-gpu",
+    assert before == ["mnist", "mnist-long", "cifar100-cpu", "cifar100-gpu",
                       "cifar100-gpu-linear", "cifar100-t4"]  # fmt: skip
     rungs = [name.replace("cifar100", "cifar100-gpu", 1) for name in CIFAR100_LADDER]
     assert after == [*CIFAR100_LADDER, *rungs]

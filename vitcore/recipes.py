@@ -194,15 +194,6 @@ _CIFAR100_CPU = Recipe(
     note="for 75 minutes on two cores",
 )
 
-_CIFAR100_CPU_BF16 = dataclasses.replace(
-    # In bf16 a step takes about half the time; twice the epochs ask for more varied images.
-    _CIFAR100_CPU.with_train(epochs=44, precision="bf16"),
-    name="cifar100-cpu-bf16",
-    augment_options={**_CROPS, "trivial": True},
-    sizes=((0.0, 24), (0.6, 32)),
-    note="for 75 minutes on two cores that compute in bf16 (avx512_bf16)",
-)
-
 _CIFAR100_GPU = Recipe(
     name="cifar100-gpu",
     dataset="cifar100",
@@ -228,7 +219,6 @@ _CIFAR100_GPU = Recipe(
 
 _CIFAR100 = (
     _CIFAR100_CPU,
-    _CIFAR100_CPU_BF16,
     _CIFAR100_GPU,
     dataclasses.replace(
         _CIFAR100_GPU,
