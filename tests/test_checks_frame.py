@@ -16,6 +16,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from answers import attend
+from check_helpers import ALL_CHECKS
+from core_helpers import small_images, small_vit
+from exercises import TABLE
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from torch import nn
@@ -24,6 +28,7 @@ import vitbook
 from vitbook import checks
 from vitbook.checks import CheckFailed
 from vitbook.checks.frame import call, compare_counts, replaced, without
+from vitcore import Attention, Block, Mlp, ViT
 
 ROOT = Path(vitbook.__file__).parent.parent
 # A wrong answer to an exercise whose check holds the right one in its lines, and a broken one.
@@ -117,13 +122,14 @@ def test_wrong_use_shows_nothing_of_the_inside_either():
 
 
 def test_lines_of_the_checks_are_cut_out_of_a_readers_error():
-    def residual(x, branch):
-        return x + branch(x[..., 1:])  # the branch belongs to the check
+    def mine(patchify):
+        return patchify(torch.zeros(1), 4)  # this patchify belongs to the check
 
-    with pytest.raises(CheckFailed, match="raised RuntimeError") as caught:
-        checks.check_residual(residual)
+    with pytest.raises(CheckFailed, match="raised") as caught:
+        checks.check_patchify_test(mine)
     frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
-    assert [frame.name for frame in frames] == ["residual"]
+    assert "mine" in [frame.name for frame in frames]
+    assert not [frame for frame in frames if "vitbook" in frame.filename]
 
 
 def test_a_wrong_signature_has_no_lines_to_show():
@@ -221,3 +227,136 @@ def test_what_was_replaced_comes_back():
         assert thing.speak() == "other"
     assert thing.speak() == "own"
     assert "speak" not in vars(thing)
+
+
+# -- empty frames and manners --------------------------------------------------------------------
+
+
+def unsolved_raising(*arguments):
+    raise NotImplementedError
+
+
+class NoForward(nn.Module):
+    """A module whose forward is still to be written."""
+
+    qkv = proj = fc1 = fc2 = nn.Linear(6, 6)
+
+
+EMPTY = {
+    "raises": unsolved_raising,
+    "returns nothing": lambda *arguments: None,
+    "returns dots": lambda *arguments: ...,
+    "dots": ...,
+    "nothing": None,
+}
+ON_MODELS = [
+    "check_shapes", "check_permutation_equivariance", "check_positions_used",
+    "check_class_token_position", "check_identity_at_zero", "check_final_norm", "check_readout",
+    "check_initial_loss",
+]  # fmt: skip
+ON_MODULES = ["check_multi_head", "check_attention_rows", "check_mlp", "check_pre_norm",
+              "check_block", "check_block_and_parts"]  # fmt: skip
+OTHERS = {
+    "check_same_logits": [torch.zeros(1)],
+    "check_mended_attention": [nn.MultiheadAttention(8, 2)],
+    "check_forward": [small_vit(), small_images()],
+}
+FRAMES = [
+    (name, answer)
+    for name in ALL_CHECKS
+    for answer in EMPTY.values()
+    if not callable(answer) or name not in {*ON_MODELS, *ON_MODULES}
+]
+
+
+def test_every_check_is_tried_and_described():
+    files = sorted(Path(__file__).parent.glob("test_checks_*.py"))
+    tried = "".join(path.read_text("utf-8") for path in files if path.stem != "test_checks_frame")
+    tried += "".join(call for exercise in TABLE.values() for call in exercise.calls)
+    for name, check in ALL_CHECKS.items():
+        assert name in tried
+        assert check.__doc__
+        assert check.__annotations__["return"] == "None"
+
+
+@pytest.mark.parametrize(("name", "answer"), FRAMES)
+def test_empty_frames_are_let_be(name, answer, capsys):
+    answers = [answer, answer] if name == "check_same_logits" else [answer]
+    assert ALL_CHECKS[name](*answers, *OTHERS.get(name, [])) is None
+    said = capsys.readouterr().out
+    assert said.startswith("not solved yet")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrapper", [ViT, Attention, Block, Mlp])
+def test_modules_without_a_forward_are_let_be(wrapper, capsys):
+    made = {
+        ViT: (small_vit, "check_initial_loss"),
+        Attention: (lambda: Attention(6, 2), "check_multi_head"),
+        Block: (lambda: Block(6, 2), "check_block"),
+        Mlp: (lambda: Mlp(6, 6), "check_mlp"),
+    }
+    make, name = made[wrapper]
+    empty = type("Empty", (wrapper,), {"forward": unsolved_raising})
+    module = make()
+    module.__class__ = empty
+    ALL_CHECKS[name](module)
+    assert capsys.readouterr().out.startswith("not solved yet")
+    dots = type("Dots", (wrapper,), {"forward": lambda self, *arguments: ...})
+    module.__class__ = dots
+    ALL_CHECKS[name](module)
+    assert capsys.readouterr().out.startswith("not solved yet")
+
+
+@pytest.mark.parametrize("name", ON_MODULES)
+def test_a_function_is_no_module(name):
+    with pytest.raises(TypeError, match="takes a module"):
+        ALL_CHECKS[name](lambda x: x)
+
+
+@pytest.mark.parametrize(
+    ("name", "cls"),
+    [("check_multi_head", Attention), ("check_attention_rows", Attention), ("check_mlp", Mlp),
+     ("check_block", Block), ("check_pre_norm", Block)],
+)  # fmt: skip
+def test_classes_are_made(name, cls, capsys):
+    ALL_CHECKS[name](cls)
+    assert capsys.readouterr().out.startswith("check passed")
+
+
+def test_checks_say_the_same_every_time():
+    messages = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        with pytest.raises(CheckFailed) as caught:
+            checks.check_masked_attention(lambda q, k, v, keep: 1.1 * attend(q, k, v))
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
+def test_a_failed_check_is_an_assertion():
+    assert issubclass(CheckFailed, AssertionError)
+
+
+def test_an_error_of_torch_about_a_type_is_not_an_empty_frame():
+    def answer(x):
+        raise NotImplementedError("\"erf\" not implemented for 'Long'")
+
+    with pytest.raises(CheckFailed, match="not implemented for"):
+        checks.check_gelu(answer)
+
+
+def test_an_assertion_of_the_reader_is_passed_on():
+    def answer(images, size):
+        raise CheckFailed("mine")
+
+    with pytest.raises(CheckFailed, match="mine"):
+        checks.check_patchify(answer)
+
+
+def test_errors_tell_what_was_given():
+    def answer(images, size):
+        return images.reshape(3, 5)
+
+    with pytest.raises(CheckFailed, match=r"raised RuntimeError.*shape \(2, 3, 8, 12\), 4"):
+        checks.check_patchify(answer)

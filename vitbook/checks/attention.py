@@ -25,6 +25,7 @@ from .frame import (
     need,
     parts_of,
     same_values,
+    without,
 )
 
 _QUERIES = (
@@ -72,7 +73,6 @@ def _wrong_weights(q: Tensor, k: Tensor) -> list[tuple[str, Tensor]]:
 def _wrong_attention(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[str, Tensor]]:
     weights = (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(-1)
     return [(message, bad @ v) for message, bad in _wrong_weights(q, k)] + [
-        ("the weights came back: the values are not used", weights),
         ("the weights were applied to the keys, not to the values", weights @ k),
         ("the weights were applied to the queries, not to the values", weights @ q),
         ("the weights were transposed before they met the values", weights.transpose(-2, -1) @ v),
@@ -80,10 +80,32 @@ def _wrong_attention(q: Tensor, k: Tensor, v: Tensor) -> list[tuple[str, Tensor]
     ]
 
 
+_TORN = (
+    "the heads are cut out by a reshape without a transpose: a head then holds some tokens with "
+    "all channels, not all tokens with some channels"
+)
+_UNMERGED = (
+    "the heads were merged without bringing a token's channels together first: each output row "
+    "mixes several tokens"
+)
+
+
 @check("every row is positive and sums to one, also for large scores")
 def check_softmax_rows(softmax: Callable[[Tensor], Tensor]) -> None:
-    """``softmax(scores (..., N, N)) -> (..., N, N)``, over the last axis, also for large scores."""
+    """``softmax(scores (..., N, N)) -> (..., N, N)`` over the last axis, without torch's own."""
     scores = torch.randn(2, 4, 5, 5)
+    large = 1000 * scores[:1]
+
+    def run(scores: Tensor) -> Any:
+        with without(
+            {"softmax", "log_softmax", "softmin", "logsumexp"},
+            "torch's own softmax does the work here: the exercise asks for one of your own",
+        ):
+            return call(softmax, scores)
+
+    def share(powers: Tensor) -> Tensor:
+        return powers / powers.sum(-1, keepdim=True)
+
     powers = scores.exp()
     wrong = [
         ("the columns sum to one, not the rows", scores.softmax(-2)),
@@ -91,83 +113,154 @@ def check_softmax_rows(softmax: Callable[[Tensor], Tensor]) -> None:
          scores.flatten(2).softmax(-1).view_as(scores)),
         ("all entries of the tensor together sum to one, not each row", powers / powers.sum()),
         ("the exponentials are not divided by their sum", powers),
-        ("the scores are divided by their sum, without the exponential",
-         scores / scores.sum(-1, keepdim=True)),
+        ("the scores are divided by their sum, without the exponential", share(scores)),
         ("the sum runs over the heads", scores.softmax(1)),
+        ("these are powers of 2: softmax takes powers of e", share(2.0**scores)),
+        ("these are sigmoids, divided by their sum: softmax takes exponentials",
+         share(scores.sigmoid())),
+        ("these are sigmoids: each entry alone, and the rows do not sum to one", scores.sigmoid()),
+        ("the largest score of each column is taken away: all scores of a row must lose the same "
+         "number", share((scores - scores.amax(-2, keepdim=True)).exp())),
+        ("this is the logarithm of softmax", scores.log_softmax(-1)),
     ]  # fmt: skip
-    compare(call(softmax, scores), scores.softmax(-1), wrong, "each row must sum to one")
-    large = 1000 * scores[:1]
-    if not torch.isfinite(call(softmax, large)).all():
+    compare(run(scores), scores.softmax(-1), wrong, "each row must sum to one")
+    got = run(large)
+    top = "which leaves nothing of a row whose scores are all far below it: each row has its own"
+    overflows = [
+        (f"the largest score of the whole tensor is taken away, {top}",
+         share((large - large.max()).exp())),
+        (f"the largest score of a whole matrix is taken away, {top}",
+         share((large - large.amax((-2, -1), keepdim=True)).exp())),
+    ]  # fmt: skip
+    if isinstance(got, Tensor) and not torch.isfinite(got).all():
+        for message, value in overflows:
+            if torch.equal(got.isnan(), value.isnan()):
+                raise CheckFailed(message)
         raise CheckFailed(
             "right for small scores, but a score of 1000 makes the exponential overflow: "
             "what can be taken from a whole row without changing its softmax?"
         )
-    compare(call(softmax, large), large.softmax(-1), [], "large scores come out wrong")
+    compare(got, large.softmax(-1), [], "large scores come out wrong")
 
 
-@check("the weights of each query over the keys sum to one and are scaled right")
-def check_attention_weights(weights: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """``weights(q, k) -> (B, h, N, N)`` for q and k (B, h, N, d): rows sum to one over the keys."""
-    q, k = torch.randn(2, 3, 5, 16), torch.randn(2, 3, 5, 16)
-    want = (q @ k.transpose(-2, -1) / 4).softmax(-1)
+@check("hidden tokens get nothing, and the weights of the others still sum to one")
+def check_masked_attention(attention: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> None:
+    """``attention(q, k, v (B, h, N, d), keep (B, N) bool) -> (B, h, N, d)``.
+
+    Every query looks at the tokens with ``keep`` alone.
+    """
+    q, k, v = torch.randn(3, 2, 3, 5, 16)
+    keep = torch.tensor([[True, True, False, True, False], [False, True, True, True, True]])
+    keys = keep[:, None, None, :]
+    raw = q @ k.transpose(-2, -1)
+    scores = raw / math.sqrt(q.shape[-1])
+
+    def attend(scores: Tensor, mask: Tensor = keys) -> Tensor:
+        return scores.masked_fill(~mask, -math.inf).softmax(-1) @ v
+
+    with without(
+        {"scaled_dot_product_attention"},
+        "torch's own attention does the work here: the exercise asks for one of your own",
+    ):
+        got = call(attention, q, k, v, keep)
+    rows = torch.isnan(got).all(-1) if isinstance(got, Tensor) and got.shape == v.shape else keep
+    if torch.equal(rows, ~keep[:, None].expand(2, 3, 5)):
+        raise CheckFailed(
+            "the mask hides queries, whose rows are then empty (0/0): it is the keys that nobody "
+            "may look at"
+        )
+    wrong = [
+        ("the mask is not used: hidden tokens are looked at", scores.softmax(-1) @ v),
+        ("hidden tokens get weight 0 after the softmax, and the others no longer sum to one: let "
+         "them out of the sum", scores.softmax(-1) * keys @ v),
+        ("hidden tokens have the score 0, and a score of 0 still gets weight (e^0 = 1)",
+         scores.masked_fill(~keys, 0).softmax(-1) @ v),
+        ("it is the wrong way round: keep is True for the tokens that may be looked at",
+         attend(scores, ~keys)),
+        ("every image has the mask of the first one", attend(scores, keys[:1])),
+        ("the mask sets the outputs of hidden queries to 0, and the keys are all looked at",
+         scores.softmax(-1) @ v * keep[:, None, :, None]),
+        ("hidden queries give 0 here: they may look at what counts, as all others do",
+         attend(scores) * keep[:, None, :, None]),
+        (_UNSCALED, attend(raw)),
+        ("the scores are divided by d itself: dot products of d numbers do not grow that fast",
+         attend(raw / q.shape[-1])),
+        ("the softmax runs over the queries, and the mask is applied after it",
+         scores.softmax(-2) * keys @ v),
+        ("the weights came back: the values are not used",
+         scores.masked_fill(~keys, -math.inf).softmax(-1)),
+    ]  # fmt: skip
+    compare(got, attend(scores), wrong, "a query takes a weighted mean of the values that count")
+
+
+@check("the parts of all heads, added up, are the layer's output without its bias")
+def check_head_shares(shares: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """``shares(parts (B, h, N, d), weight (D, D)) -> (B, h, N, D)``: what each head adds."""
+    parts, weight = torch.randn(2, 3, 5, 4), torch.randn(12, 12)
+    want = torch.einsum("bhnd,ohd->bhno", parts, weight.view(12, 3, 4))
+    padded = torch.zeros(2, 3, 5, 3, 4)
+    for head in range(3):
+        padded[:, head, :, head] = parts[:, head]
+    wrong = [
+        ("the weight is used the wrong way round: nn.Linear computes x times the transposed "
+         "weight, so that a head meets columns of the weight and not rows",
+         torch.einsum("bhnd,hdo->bhno", parts, weight.view(3, 4, 12))),
+        ("a head takes every h-th column: its columns lie side by side",
+         torch.einsum("bhnd,odh->bhno", parts, weight.view(12, 4, 3))),
+        ("every head meets the columns of the first one", parts @ weight[:, :4].T),
+        ("the heads are added up already: one part for each head is asked", want.sum(1)),
+        ("every head has the sum of all heads", want.sum(1, keepdim=True).expand_as(want)),
+        ("this is the mean over the heads, not what each adds",
+         want.mean(1, keepdim=True).expand_as(want)),
+        ("the heads stand at their place, and are not multiplied with the weight",
+         padded.flatten(3)),
+        ("the tokens stand in front of the heads: (B, h, N, D) is expected", want.transpose(1, 2)),
+        ("the heads are in the wrong order: head i meets the columns from i d to (i + 1) d",
+         torch.einsum("bhnd,ohd->bhno", parts, weight.view(12, 3, 4).flip(1))),
+    ]  # fmt: skip
     compare(
-        call(weights, q, k), want, _wrong_weights(q, k),
-        "entry (i, j) says how much query i takes from key j",
+        call(shares, parts, weight), want, wrong,
+        "in a merged token head i fills the channels from i d to (i + 1) d",
     )  # fmt: skip
 
 
-@check("attention agrees with torch's own kernel")
-def check_scaled_attention(attention: Callable[[Tensor, Tensor, Tensor], Any]) -> None:
-    """``attention(q, k, v) -> (B, h, N, d)`` for (B, h, N, d) each; of a tuple the first."""
-    for shape in ((2, 3, 5, 16), (2, 2, 6, 4)):
-        q, k, v = torch.randn(3, *shape)
-        compare(
-            first_of(call(attention, q, k, v)),
-            F.scaled_dot_product_attention(q, k, v),
-            _wrong_attention(q, k, v),
-            "each query takes a weighted mean of the values",
+@check("each image's tokens meet their own image alone, in the layer as it is")
+def check_mended_attention(
+    mended: Callable[[Tensor], Tensor], layer: nn.MultiheadAttention
+) -> None:
+    """``mended(tokens (B, N, D))`` is ``layer``, which expects (N, B, D), for each image alone."""
+    if layer.batch_first:
+        raise CheckFailed(
+            "the layer was changed to batch_first: it must stay as it is, so turn its input instead"
         )
+    tokens = torch.randn(3, 5, layer.embed_dim)
+    turned = tokens.transpose(0, 1)
+    with torch.no_grad():
 
+        def attend(x: Tensor) -> Tensor:
+            return cast(Tensor, layer(x, x, x)[0])
 
-@check("each head holds its own channels of every token")
-def check_split_heads(split: Callable[[Tensor, int], Tensor]) -> None:
-    """``split(tokens (B, N, D), heads) -> (B, h, N, d)``; head i holds channels i*d to (i+1)*d."""
-    tokens = torch.randn(2, 5, 12)
-    wrong = [
-        ("the heads were cut out of the tokens as they lie in memory: a head then holds some "
-         "tokens with all channels, not all tokens with some channels",
-         tokens.reshape(2, 3, 5, 4)),
-        ("a head takes every third channel: its channels should lie side by side",
-         rearrange(tokens, "b n (d h) -> b h n d", h=3)),
-        ("the heads do not stand in front of the tokens yet", tokens.reshape(2, 5, 3, 4)),
-        ("the number of heads and the channels of a head are exchanged",
-         rearrange(tokens, "b n (h d) -> b h n d", d=3)),
-        ("tokens and channels are exchanged", rearrange(tokens, "b n (h d) -> b h d n", h=3)),
-    ]  # fmt: skip
-    want = rearrange(tokens, "b n (h d) -> b h n d", h=3)
-    compare(call(split, tokens, 3), want, wrong, "3 heads share 12 channels")
-
-
-_UNMERGED = (
-    "the heads were merged without bringing a token's channels together first: each output row "
-    "mixes several tokens"
-)
-
-
-@check("each token has the channels of all heads side by side")
-def check_merge_heads(merge: Callable[[Tensor], Tensor]) -> None:
-    """``merge(heads (B, h, N, d)) -> (B, N, D)``, the inverse of splitting."""
-    heads = torch.randn(2, 3, 5, 4)
-    wrong = [
-        (_UNMERGED, heads.reshape(2, 5, 12)),
-        ("the channels of different heads alternate: those of one head should lie side by side",
-         rearrange(heads, "b h n d -> b n (d h)")),
-        ("the heads are still apart", heads.transpose(1, 2)),
-        ("the heads were added, where they stand side by side", heads.sum(1)),
-        ("the heads were averaged, where they stand side by side", heads.mean(1)),
-    ]  # fmt: skip
-    want = rearrange(heads, "b h n d -> b n (h d)")
-    compare(call(merge, heads), want, wrong, "5 tokens of 12 channels are expected")
+        want = attend(turned).transpose(0, 1)
+        got = call(mended, tokens)
+        if isinstance(got, tuple):
+            raise CheckFailed("a pair came back: the layer gives its output and its weights")
+        wrong = [
+            ("the leak is still there: token n of one image looks at token n of the others",
+             attend(tokens)),
+            ("the layer is not used: the tokens come back as they were", tokens),
+            ("the tokens are turned on their way in, and not turned back", attend(turned)),
+            ("the axes are not exchanged, the numbers are cut anew: reshape is no transpose",
+             attend(tokens.reshape(5, 3, -1)).reshape(3, 5, -1)),
+            ("what comes back is cut anew by a reshape, where its axes must be exchanged",
+             attend(turned).reshape(3, 5, -1)),
+            ("the tokens are added to the output: that is the block's task", tokens + want),
+            ("an image looks at the mean of its own tokens, without the layer",
+             tokens.mean(1, keepdim=True).expand_as(tokens)),
+        ]  # fmt: skip
+    compare(
+        got, want, wrong,
+        "does your function use the layer that was given, with its own weights?",
+    )  # fmt: skip
 
 
 def _head_count(module: Any) -> int:
@@ -205,6 +298,10 @@ def _judge_multi_head(attention: Any) -> None:
     q, k, v = attend("three h d")
     mixed = F.scaled_dot_product_attention(q, k, v)
     merged = rearrange(mixed, "b h n d -> b n (h d)")
+    chunks = module.qkv(tokens).chunk(3, dim=-1)
+    torn = F.scaled_dot_product_attention(*(c.reshape(3, heads, 5, -1) for c in chunks))
+    strips = module.qkv(tokens).reshape(3, 3, heads, 5, -1)
+    unturned = F.scaled_dot_product_attention(*(c.unflatten(2, (heads, -1)) for c in chunks))
     crossed = out(F.scaled_dot_product_attention(*attend("three h d", tokens.transpose(0, 1))))
     wrong = [
         (message, out(bad)) for message, bad in _wrong_attention(q, k, v) if bad.shape == v.shape
@@ -212,6 +309,12 @@ def _judge_multi_head(attention: Any) -> None:
         (_UNMERGED, module.proj(mixed.reshape(tokens.shape))),
         ("the channels of different heads alternate after merging",
          module.proj(rearrange(mixed, "b h n d -> b n (d h)"))),
+        (_TORN, out(torn)),
+        (f"{_TORN}; and they are merged in the same way", module.proj(torn.reshape(tokens.shape))),
+        (_TORN, out(F.scaled_dot_product_attention(*strips))),
+        (_TORN, module.proj(F.scaled_dot_product_attention(*strips).reshape(tokens.shape))),
+        ("the heads still stand behind the tokens, so that the heads of one token look at each "
+         "other: bring them to the front", module.proj(unturned.flatten(2))),
         ("the output is not projected", merged),
         ("the bias of the output projection is left out", F.linear(merged, module.proj.weight)),
         ("it attends across the batch: token n of one image looks at token n of the others",

@@ -4,29 +4,40 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitcore.blocks import Mlp
+
 from .frame import (
     CheckFailed,
+    as_numbers,
     call,
+    call_on_tape,
     check,
     compare,
     first_of,
     lively,
     need,
+    need_gradient,
     parts_of,
     same_values,
+    without,
 )
 
 
 @check("the norm agrees with nn.LayerNorm at eps 1e-6")
 def check_layer_norm(norm: Any) -> None:
     """``norm(x (B, N, D), weight, bias)`` with eps 1e-6, or a module with these two."""
+    _judge_layer_norm(norm)
+
+
+def _judge_layer_norm(norm: Any, banned: frozenset[str] = frozenset()) -> None:
     if isinstance(norm, nn.Module):
         need(norm, "weight", "bias")
         norm = lively(norm)
@@ -68,18 +79,21 @@ def check_layer_norm(norm: Any) -> None:
         ("the mean is not taken away",
          x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight + bias),
     ]  # fmt: skip
+    with without(banned, "torch's own layer_norm does the work here: write one of your own"):
+        got = call(norm, x, *given)
     compare(
-        call(norm, x, *given), F.layer_norm(x, weight.shape, weight, bias, 1e-6), wrong,
+        got, F.layer_norm(x, weight.shape, weight, bias, 1e-6), wrong,
         "each token is brought to mean 0 and variance 1, then scaled and shifted",
     )  # fmt: skip
 
 
 @check("this is the exact GELU")
 def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
-    """``gelu(x) -> x * Phi(x)``, the exact one with the normal distribution's Phi."""
+    """``gelu(x) -> x * Phi(x)``, exact, with the normal distribution's Phi, without F.gelu."""
     x = torch.linspace(-4, 4, 81).double()
     phi = torch.distributions.Normal(0.0, 1.0)
-    got = call(gelu, x)
+    with without({"gelu"}, "torch's own GELU does the work here: write it with torch.erf"):
+        got = call(gelu, x)
     wrong = [
         ("this is ReLU: GELU lets a little of the negative numbers through", x.relu()),
         ("this is x * sigmoid(x), called SiLU", F.silu(x)),
@@ -100,36 +114,53 @@ def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
 
 @check("the MLP is linear, exact GELU, linear")
 def check_mlp(mlp: Any) -> None:
-    """A module with ``.fc1`` and ``.fc2``, a class made as ``mlp(24, 48)``, or a model."""
+    """A module of two linear layers, a class made as ``mlp(24, 48)``, or a model."""
     for part in parts_of(mlp, "mlp"):
-        need(part, "fc1", "fc2")
-        module = lively(part)
-        x = 4 * torch.randn(64, 5, module.fc1.in_features)
-        hidden = module.fc1(x)
-        got = first_of(call(module, x))
-        tanh = module.fc2(F.gelu(hidden, approximate="tanh"))
-        want = module.fc2(F.gelu(hidden))
-        # the two GELUs differ by at most 5e-4, so the nearer one is meant
-        if (
-            isinstance(got, Tensor)
-            and same_values(got, tanh, 1e-3)
-            and (got - tanh).abs().max() < (got - want).abs().max()
-        ):
-            raise CheckFailed(
-                "the GELU is the tanh approximation: close, but weights from elsewhere "
-                "expect the exact one"
-            )
-        wrong = [
-            ("there is no activation: two linear maps in a row are one linear map",
-             module.fc2(hidden)),
-            ("the activation is ReLU", module.fc2(hidden.relu())),
-            ("the activation is SiLU", module.fc2(F.silu(hidden))),
-            ("there is an activation after the second layer as well",
-             F.gelu(module.fc2(F.gelu(hidden)))),
-            ("the activation comes after the second layer", F.gelu(module.fc2(hidden))),
-            ("the input is added inside the MLP: the block does that already", want + x),
-        ]  # fmt: skip
-        compare(got, want, wrong, "fc1, exact GELU, fc2 are expected in this order")
+        _judge_mlp(part)
+
+
+def _linears(mlp: Any) -> tuple[Any, Any]:
+    """The two linear layers of an MLP: ``.fc1`` and ``.fc2``, or the only two that it has."""
+    if hasattr(mlp, "fc1") and hasattr(mlp, "fc2"):
+        return mlp.fc1, mlp.fc2
+    found = [part for part in mlp.modules() if isinstance(part, nn.Linear)]
+    if len(found) != 2:
+        raise CheckFailed(
+            f"{type(mlp).__name__} has no .fc1 and no .fc2, and {len(found)} linear layers where "
+            "an MLP has two"
+        )
+    return found[0], found[1]
+
+
+def _judge_mlp(mlp: Any) -> None:
+    _linears(mlp)
+    module = lively(mlp)
+    fc1, fc2 = _linears(module)
+    x = 4 * torch.randn(64, 5, fc1.in_features)
+    hidden = fc1(x)
+    got = first_of(call(module, x))
+    tanh = fc2(F.gelu(hidden, approximate="tanh"))
+    want = fc2(F.gelu(hidden))
+    # the two GELUs differ by at most 5e-4, so the nearer one is meant
+    if (
+        isinstance(got, Tensor)
+        and same_values(got, tanh, 1e-3)
+        and (got - tanh).abs().max() < (got - want).abs().max()
+    ):
+        raise CheckFailed(
+            "the GELU is the tanh approximation: close, but weights from elsewhere "
+            "expect the exact one"
+        )
+    wrong = [
+        ("there is no activation: two linear maps in a row are one linear map", fc2(hidden)),
+        ("the activation is ReLU", fc2(hidden.relu())),
+        ("the activation is SiLU", fc2(F.silu(hidden))),
+        ("the activation is tanh", fc2(hidden.tanh())),
+        ("there is an activation after the second layer as well", F.gelu(want)),
+        ("the activation comes after the second layer", F.gelu(fc2(hidden))),
+        ("the input is added inside the MLP: the block does that already", want + x),
+    ]
+    compare(got, want, wrong, "fc1, exact GELU, fc2 are expected in this order")
 
 
 @check("every channel has its own factor")
@@ -143,6 +174,9 @@ def check_layer_scale(scale: Callable[[Tensor, Tensor], Tensor]) -> None:
         ("the input is added as well: the block does that", x + x * gamma),
     ]
     compare(call(scale, x, gamma), x * gamma, wrong, "channel c is multiplied by gamma[c]")
+    x.requires_grad_()
+    gamma.requires_grad_()
+    need_gradient(call_on_tape(scale, x, gamma), x, gamma)
 
 
 @check("drop path takes whole samples, keeps the mean and rests in eval mode")
@@ -190,27 +224,38 @@ def check_drop_path(drop: Any) -> None:
 def check_drop_path_rates(rates: Callable[[float, int], Sequence[float]]) -> None:
     """``rates(largest, depth) -> list``: from 0 in the first block linearly to the largest."""
     for largest, depth in ((0.3, 4), (0.1, 12)):
-        want = torch.linspace(0, largest, depth)
-        got = torch.as_tensor(call(rates, largest, depth), dtype=torch.float32)
+        want = torch.linspace(0, largest, depth, dtype=torch.float64)
+        block = torch.arange(depth, dtype=torch.float64)
         wrong = [
             ("every block has the same rate", torch.full((depth,), largest)),
             ("the rates fall with depth: early blocks are dropped least", want.flip(0)),
+            ("the first block is dropped too: its rate should be 0", (block + 1) * largest / depth),
             ("the first block is dropped too: its rate should be 0",
-             torch.arange(1, depth + 1) * largest / depth),
-            ("the last block does not reach the largest rate",
-             torch.arange(depth) * largest / depth),
+             (block + 1) * largest / (depth - 1)),
+            ("the last block does not reach the largest rate", block * largest / depth),
+            ("the rates grow by a factor or a power, not linearly",
+             largest * (block / (depth - 1)) ** 2),
+            ("the last rate is 1, whatever the largest is", block / (depth - 1)),
+            ("only the last block is dropped", largest * (block == depth - 1)),
         ]  # fmt: skip
+        got = as_numbers(call(rates, largest, depth))
         compare(got, want, wrong, f"{depth} rates up to {largest} are expected")
+    only = "a model of one block has no steps from first to last: its rate is 0"
+    try:
+        got = as_numbers(call(rates, 0.3, 1))
+    except CheckFailed as failure:
+        raise CheckFailed(f"{only} ({failure})") from failure.__cause__
+    if got.shape != (1,) or got.item() != 0:
+        raise CheckFailed(f"{only}, and here it is {got.tolist()}")
 
 
 def _silence(block: Any) -> Any:
     """A lively copy whose two branches give zero: what is left is the path past them."""
     need(block, "attn", "mlp")
     need(block.attn, "proj")
-    need(block.mlp, "fc2")
     twin = lively(block)
     with torch.no_grad():
-        for layer in (twin.attn.proj, twin.mlp.fc2):
+        for layer in (twin.attn.proj, _linears(twin.mlp)[1]):
             for parameter in layer.parameters():
                 parameter.zero_()
     return twin
@@ -218,37 +263,7 @@ def _silence(block: Any) -> Any:
 
 def tokens_for(block: Any) -> Tensor:
     """Random tokens (2, 5, D) of the block's width, whose mean is not zero."""
-    return torch.randn(2, 5, block.mlp.fc1.in_features) + 0.5
-
-
-@check("the input reaches the output past each branch")
-def check_residual(residual: Any) -> None:
-    """``residual(x, branch)`` is x plus the branch of x; or a block or model with branches at zero.
-
-    With the last layers of attention and MLP at zero a block must give back its input.
-    """
-    if isinstance(residual, nn.Module):
-        for part in parts_of(residual, "block"):
-            judge_identity(part)
-        return
-    x, matrix = torch.randn(2, 4, 6), torch.randn(6, 6)
-
-    def branch(x: Tensor) -> Tensor:
-        return x @ matrix
-
-    wrong = [
-        ("the input is lost: only the branch came back", branch(x)),
-        ("the branch is not used", x),
-        ("the branch was multiplied with the input", x * branch(x)),
-        ("the branch was applied to its own result", x + branch(branch(x))),
-        ("the branch was applied after the addition", branch(x + branch(x))),
-        ("the branch was taken away, where it is added", x - branch(x)),
-        ("the mean of both came back: they are added", (x + branch(x)) / 2),
-    ]
-    compare(
-        call(residual, x, branch), x + branch(x), wrong,
-        "two things meet here, the input and what the branch makes of it",
-    )  # fmt: skip
+    return torch.randn(2, 5, _linears(block.mlp)[0].in_features) + 0.5
 
 
 def judge_identity(block: Any) -> None:
@@ -303,43 +318,86 @@ def check_block(block: Any) -> None:
     is made as ``block(24, 3)``.
     """
     for part in parts_of(block, "block"):
+        _judge_block(part)
+
+
+def _judge_block(block: Any) -> None:
+    need(block, "norm1", "attn", "norm2", "mlp")
+    b = lively(block)
+    x = tokens_for(b)
+
+    def attn(x: Tensor) -> Tensor:
+        return cast(Tensor, getattr(b, "ls1", nn.Identity())(first_of(b.attn(x))))
+
+    def mlp(x: Tensor) -> Tensor:
+        return cast(Tensor, getattr(b, "ls2", nn.Identity())(b.mlp(x)))
+
+    middle = x + attn(b.norm1(x))
+    want = middle + mlp(b.norm2(middle))
+    lost = attn(b.norm1(x))
+    post = b.norm1(x + attn(x))
+    normed = b.norm1(x) + attn(b.norm1(x))
+    bare = x + attn(x)
+    wrong = [
+        ("the residual around attention is missing", lost + mlp(b.norm2(lost))),
+        ("the residual around the MLP is missing", mlp(b.norm2(middle))),
+        ("both residuals are missing", mlp(b.norm2(lost))),
+        ("the norms come after the additions: this is post-norm",
+         b.norm2(post + mlp(post))),
+        ("the residual carries the normalised tokens: the path past the branches should "
+         "carry them as they came", normed + mlp(b.norm2(normed))),
+        ("the residual carries the normalised tokens: the path past the branches should "
+         "carry them as they came", b.norm2(normed) + mlp(b.norm2(normed))),
+        ("the norm before attention is missing", bare + mlp(b.norm2(bare))),
+        ("the norm before the MLP is missing", middle + mlp(middle)),
+        ("there is no norm at all", bare + mlp(bare)),
+        ("the MLP does not see what attention did: the branches stand beside each other",
+         x + attn(b.norm1(x)) + mlp(b.norm2(x))),
+        ("the second residual starts from the block's input again",
+         x + mlp(b.norm2(middle))),
+        ("one norm is used twice", middle + mlp(b.norm1(middle))),
+        ("the MLP comes before attention",
+         (first := x + mlp(b.norm2(x))) + attn(b.norm1(first))),
+        ("only the attention half is there", middle),
+        ("only the MLP half is there", first),
+    ]  # fmt: skip
+    compare(first_of(call(b, x)), want, wrong, "two branches, each normalised and added")
+
+
+@check("the block, its two norms and its MLP are right")
+def check_block_and_parts(block: Any) -> None:
+    """``block(dim, heads)``, a class, with norms and an MLP of the reader's own.
+
+    The parts are ``.norm1 .attn .norm2 .mlp``; the MLP is four times as wide inside, with biases.
+    """
+    for part in parts_of(block, "block"):
         need(part, "norm1", "attn", "norm2", "mlp")
-        b = lively(part)
-        x = tokens_for(b)
+        own = "the exercise asks for one of your own"
+        for name in ("norm1", "norm2"):
+            if isinstance(getattr(part, name), nn.LayerNorm):
+                raise CheckFailed(f"{name} is torch's nn.LayerNorm: {own}")
+        if isinstance(part.mlp, Mlp):
+            raise CheckFailed(f"the MLP is vitcore's: {own}")
+        for name in ("norm1", "norm2"):
+            with _named(f"in .{name}"):
+                _judge_layer_norm(getattr(part, name), frozenset({"layer_norm"}))
+        fc1, fc2 = _linears(part.mlp)
+        if fc1.out_features != 4 * fc1.in_features:
+            raise CheckFailed(
+                f"the MLP has {fc1.out_features} channels inside for tokens of {fc1.in_features}: "
+                "four times as many are asked"
+            )
+        if fc1.bias is None or fc2.bias is None:
+            raise CheckFailed("a linear layer of the MLP has no bias, and both should have one")
+        with _named("in .mlp"):
+            _judge_mlp(part.mlp)
+        _judge_block(part)
 
-        def attn(x: Tensor, b: Any = b) -> Tensor:
-            return cast(Tensor, getattr(b, "ls1", nn.Identity())(first_of(b.attn(x))))
 
-        def mlp(x: Tensor, b: Any = b) -> Tensor:
-            return cast(Tensor, getattr(b, "ls2", nn.Identity())(b.mlp(x)))
-
-        middle = x + attn(b.norm1(x))
-        want = middle + mlp(b.norm2(middle))
-        lost = attn(b.norm1(x))
-        post = b.norm1(x + attn(x))
-        normed = b.norm1(x) + attn(b.norm1(x))
-        bare = x + attn(x)
-        wrong = [
-            ("the residual around attention is missing", lost + mlp(b.norm2(lost))),
-            ("the residual around the MLP is missing", mlp(b.norm2(middle))),
-            ("both residuals are missing", mlp(b.norm2(lost))),
-            ("the norms come after the additions: this is post-norm",
-             b.norm2(post + mlp(post))),
-            ("the residual carries the normalised tokens: the path past the branches should "
-             "carry them as they came", normed + mlp(b.norm2(normed))),
-            ("the residual carries the normalised tokens: the path past the branches should "
-             "carry them as they came", b.norm2(normed) + mlp(b.norm2(normed))),
-            ("the norm before attention is missing", bare + mlp(b.norm2(bare))),
-            ("the norm before the MLP is missing", middle + mlp(middle)),
-            ("there is no norm at all", bare + mlp(bare)),
-            ("the MLP does not see what attention did: the branches stand beside each other",
-             x + attn(b.norm1(x)) + mlp(b.norm2(x))),
-            ("the second residual starts from the block's input again",
-             x + mlp(b.norm2(middle))),
-            ("one norm is used twice", middle + mlp(b.norm1(middle))),
-            ("the MLP comes before attention",
-             (first := x + mlp(b.norm2(x))) + attn(b.norm1(first))),
-            ("only the attention half is there", middle),
-            ("only the MLP half is there", first),
-        ]  # fmt: skip
-        compare(first_of(call(b, x)), want, wrong, "two branches, each normalised and added")
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Say before the message of a failed check where in the block it was found."""
+    try:
+        yield
+    except CheckFailed as failure:
+        raise CheckFailed(f"{place}: {failure}") from failure.__cause__

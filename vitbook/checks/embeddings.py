@@ -59,13 +59,39 @@ def check_sincos_1d(sincos: Callable[[int, int], Tensor]) -> None:
 @check("every patch has the waves of its column and of its row")
 def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
     """``sincos((rows, columns), dim) -> (rows*columns, dim)``: column half first, as MAE has it."""
-    for (rows, columns), dim in (((3, 4), 8), ((5, 2), 16)):
+    for (rows, columns), dim in (((3, 4), 16), ((5, 2), 24)):
         row = torch.arange(rows).repeat_interleave(columns)
         column = torch.arange(columns).repeat(rows)
         across, down = _waves(column, dim // 2), _waves(row, dim // 2)
         want = torch.cat([across, down], dim=1)
         slow = torch.arange(columns).repeat_interleave(rows), torch.arange(rows).repeat(columns)
+
+        def other(step: float) -> Tensor:
+            """The table with other exponents: step = 2 is right."""
+            halves = [_waves(place, dim // 2, step=step) for place in (column, row)]  # noqa: B023
+            return torch.cat(halves, dim=1)
+
+        quarter = dim // 4
+        sines = [half[:, :quarter] for half in (across, down)]
+        cosines = [half[:, quarter:] for half in (across, down)]
         wrong = [
+            ("the frequencies fall too slowly: one direction has dim/4 of them, so the exponent is "
+             "i / (dim/4), and here it is divided by dim", other(0.5)),
+            ("the frequencies fall too slowly: one direction has dim/4 of them, so the exponent is "
+             "i / (dim/4), and here it is divided by dim/2", other(1.0)),
+            ("the frequencies fall too fast: the exponent has a factor of 2 too much", other(4.0)),
+            ("the frequencies fall too fast: the exponent is i or 2i, and is not divided by their "
+             "number", other(dim / 2)),
+            ("the frequencies fall too fast: the exponent is i or 2i, and is not divided by their "
+             "number", other(float(dim))),
+            ("the exponents reach 1, as linspace makes them: i is divided by the number of "
+             "frequencies, not by one less", other(2 * quarter / (quarter - 1))),
+            ("the cosines come first in each half",
+             torch.cat([cosines[0], sines[0], cosines[1], sines[1]], dim=1)),
+            ("the sines of both directions come first, and then the cosines: each half of a row "
+             "belongs to one direction", torch.cat([*sines, *cosines], dim=1)),
+            ("the positions start at 1",
+             torch.cat([_waves(place + 1, dim // 2) for place in (column, row)], dim=1)),
             ("the half of the row comes first here: the book follows MAE's order",
              torch.cat([down, across], dim=1)),
             ("the patches are listed column by column",
@@ -144,25 +170,41 @@ def check_add_positions(add: Callable[[Tensor, Tensor], Tensor]) -> None:
     )  # fmt: skip
 
 
-@check("the table keeps its meaning on the other grid")
-def check_resize_positions(resize: Callable[..., Tensor], *, prefix_tokens: int = 1) -> None:
-    """``resize(table (1, K+N, D), old_grid, new_grid, prefix_tokens) -> (1, K+M, D)``.
+@check("the table keeps its meaning on the other grid, whatever stands in front of it")
+def check_resize_positions(resize: Callable[..., Tensor]) -> None:
+    """``resize(table (1, K+N, D), old_grid, new_grid, prefix_tokens) -> (1, K+M, D)``, any K."""
+    _judge_resize(resize, 1)
+    for prefix in (3, 0):
+        try:
+            _judge_resize(resize, prefix)
+        except CheckFailed as failure:
+            raise CheckFailed(
+                f"right with one row in front of the patches, but not with {prefix}: the number of "
+                "those rows comes as prefix_tokens"
+            ) from failure.__cause__
 
-    With ``prefix_tokens=0`` the function is called without its last argument.
-    """
+
+def _judge_resize(resize: Callable[..., Tensor], prefix: int) -> None:
     for old, new in (((4, 6), (6, 3)), ((5, 5), (3, 3)), ((3, 3), (3, 3))):
-        front = torch.randn(1, prefix_tokens, 8)
+        front = torch.randn(1, prefix, 8)
         table = torch.randn(1, old[0] * old[1], 8)
         grid = rearrange(table, "1 (h w) d -> 1 d h w", h=old[0])
 
-        def to(grid: Tensor, size: tuple[int, int] = new, /, **how: Any) -> Tensor:
-            resized = F.interpolate(grid, size=size, **how)
-            return torch.cat([front, rearrange(resized, "1 d h w -> 1 (h w) d")], 1)  # noqa: B023
+        def to(
+            grid: Tensor,
+            size: tuple[int, int] = new,
+            /,
+            back: str = "1 d h w -> 1 (h w) d",
+            **how: Any,
+        ) -> Tensor:
+            resized = rearrange(F.interpolate(grid, size=size, **how), back)
+            return torch.cat([front, resized.reshape(1, -1, 8)], 1)  # noqa: B023
 
-        cubic = {"mode": "bicubic", "antialias": True}
+        cubic: dict[str, Any] = {"mode": "bicubic", "antialias": True}
         mixed = table.reshape(1, 8, *old)
         want = to(grid, **cubic)
-        patches = want[:, prefix_tokens:]
+        patches = want[:, prefix:]
+        torn = "they were reshaped: every value lands in a wrong place"
         wrong = [
             ("the corners are aligned: the outermost patches then keep their values while "
              "the others drift", to(grid, mode="bicubic", align_corners=True)),
@@ -172,8 +214,11 @@ def check_resize_positions(resize: Callable[..., Tensor], *, prefix_tokens: int 
              to(grid, mode="bilinear", antialias=True)),
             ("the table is resized linearly, not bicubically", to(grid, mode="bilinear")),
             ("the nearest row is taken, nothing is interpolated", to(grid, mode="nearest")),
-            ("the channels were not moved in front of the grid, they were reshaped there: "
-             "every value lands in a wrong place", to(mixed, **cubic)),
+            (f"the channels were not moved in front of the grid, {torn}", to(mixed, **cubic)),
+            (f"the channels were moved neither in front of the grid nor back, {torn}",
+             to(mixed, back="1 d h w -> 1 d h w", **cubic)),
+            (f"the channels were not moved back behind the grid, {torn}",
+             to(grid, back="1 d h w -> 1 d h w", **cubic)),
             ("rows and columns of the new grid are exchanged", to(grid, new[::-1], **cubic)),
             ("rows and columns of the old grid are exchanged",
              to(rearrange(table, "1 (h w) d -> 1 d h w", h=old[1]), **cubic)),
@@ -181,9 +226,8 @@ def check_resize_positions(resize: Callable[..., Tensor], *, prefix_tokens: int 
             ("the class token's row moved to the end", torch.cat([patches, front], dim=1)),
             ("the table is as it was", torch.cat([front, table], dim=1)),
         ]  # fmt: skip
-        arguments = [torch.cat([front, table], dim=1), old, new, prefix_tokens]
         compare(
-            call(resize, *arguments[: 4 if prefix_tokens else 3]), want, wrong,
+            call(resize, torch.cat([front, table], dim=1), old, new, prefix), want, wrong,
             f"from a grid of {old[0]} by {old[1]} to {new[0]} by {new[1]}",
         )  # fmt: skip
 
@@ -207,6 +251,16 @@ def check_cosine_similarity(similarity: Callable[[Tensor], Tensor]) -> None:
     compare(call(similarity, table), unit @ unit.T, wrong, "entry (i, j) compares two rows")
 
 
+def _angles(steps: int, dim: int) -> Tensor:
+    return steps * 10000.0 ** (-torch.arange(dim // 2).double() * 2 / dim)
+
+
+def _turn(angles: Tensor) -> Tensor:
+    """The matrix (D, D) that turns the pair of sine i and cosine i by ``angles[i]``."""
+    sin, cos = torch.diag(angles.sin()), torch.diag(angles.cos())
+    return torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]).float()
+
+
 @check("one matrix moves every position by the same number of steps")
 def check_shift_matrix(shift: Callable[[int, int], Tensor]) -> None:
     """`shift(steps, dim) -> (dim, dim)`: R with `R @ table[n] == table[n + steps]` for every n.
@@ -224,15 +278,21 @@ def check_shift_matrix(shift: Callable[[int, int], Tensor]) -> None:
                 f"the shape is {tuple(matrix.shape)} where {(dim, dim)} was expected: the "
                 "matrix takes one row of the table to another"
             )
-        angles = steps * 10000.0 ** (-torch.arange(dim // 2).double() * 2 / dim)
+        half, angles = dim // 2, _angles(steps, dim)
         sin, cos = torch.diag(angles.sin()), torch.diag(angles.cos())
-        turn = torch.cat([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)]).float()
+        turn = _turn(angles)
         alike = torch.cat([torch.cat([cos, sin], 1), torch.cat([sin, cos], 1)]).float()
         pairs = torch.arange(dim).view(2, -1).T.flatten()
         wrong = [
             ("this steps backwards: which of the two sines has the minus?", table @ turn),
             ("this is the identity: the steps are not used", table),
             ("a rotation has one sine with a minus and one without", table @ alike.T),
+            ("the steps are not used: this always goes one step",
+             table @ _turn(_angles(1, dim)).T),
+            ("the frequencies fall too slowly: there are D/2 of them, so that the exponent is "
+             "i / (D/2)", table @ _turn(steps * 10000.0 ** (-torch.arange(half) / dim)).T),
+            ("every pair turns by the same angle: each has a frequency of its own",
+             table @ _turn(torch.full((half,), float(steps))).T),
             ("this fits a table in which sines and cosines alternate: the sines of this one "
              "fill the first half", table @ turn[pairs][:, pairs].T),
         ]  # fmt: skip

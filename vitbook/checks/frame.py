@@ -154,6 +154,14 @@ def call(function: Any, *arguments: Any) -> Any:
     return result
 
 
+def call_on_tape(function: Any, *arguments: Any) -> Any:
+    """Call it once more with the very tensors, so that a gradient can reach them."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        raise _raised(error, arguments) from _own_lines(error)
+
+
 def _raised(error: Exception, arguments: Sequence[Any]) -> CheckFailed:
     given = ", ".join(_describe(argument) for argument in arguments)
     return CheckFailed(f"your code raised {_told(error)} (it was given {given})")
@@ -342,7 +350,13 @@ def need_gradient(got: Any, *inputs: Tensor) -> None:
     broken = "the values are right, but no gradient flows back to {}: it could not be trained"
     slopes: Sequence[Tensor | None] = [None] * len(inputs)
     if isinstance(got, Tensor) and got.requires_grad:
-        slopes = torch.autograd.grad(got.sum(), inputs, allow_unused=True)
+        try:
+            slopes = torch.autograd.grad(got.sum(), inputs, allow_unused=True)
+        except RuntimeError as error:
+            raise CheckFailed(
+                "the values are right, but there is no gradient, since a tensor that it needs was "
+                f"changed in place ({_told(error)})"
+            ) from None
     if any(slope is None for slope in slopes):
         what = "what it was given" if len(inputs) == 1 else "all that it was given"
         raise CheckFailed(

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from vitcore.patches import patchify, unpatchify
+from vitcore.patches import PatchEmbed, patchify, unpatchify
 
 from .frame import (
     CheckFailed,
@@ -28,6 +32,11 @@ from .frame import (
 _PLAIN = (
     "your tokens hold whole rows of the image, not squares: did you reshape without first "
     "bringing the two axes that run inside a patch together?"
+)
+
+_UNFOLDED = (
+    "F.unfold gives (B, C*P*P, N), one column for each patch: a reshape does not exchange the two "
+    "axes, it cuts the numbers anew"
 )
 
 
@@ -78,6 +87,14 @@ def _wrong_patches(images: Tensor, size: int) -> list[tuple[str, Tensor]]:
         (
             "each patch still has its three axes: its values are expected in one row",
             cut(squares, "b (h w) c p1 p2"),
+        ),
+        (_UNFOLDED, F.unfold(images, size, stride=size).reshape(batch, count, length)),
+        (
+            "the rows inside a patch stand before the columns of the grid: in permute the two axes "
+            "of the grid come first, and then the three inside a patch",
+            images.reshape(batch, channels, height // size, size, width // size, size)
+            .permute(0, 2, 3, 1, 4, 5)
+            .reshape(batch, count, length),
         ),
     ]
 
@@ -157,6 +174,49 @@ def check_round_trip(
         compare(back, images, joined, "the image does not come back: some pixels changed places")
 
 
+@check("patches of one stride after another, row by row, each in the order (c p1 p2)")
+def check_overlapping_patches(overlapping: Callable[[Tensor, int, int], Tensor]) -> None:
+    """``overlapping(images (B, C, H, W), patch_size, stride) -> (B, N, C*P*P)``."""
+    for shape, size, stride in (((2, 3, 8, 12), 4, 2), ((1, 2, 7, 9), 3, 2), ((2, 3, 6, 4), 2, 2)):
+        images = torch.randn(shape)
+        windows = images.unfold(2, size, stride).unfold(
+            3, size, stride
+        )  # (B, C, rows, columns, P, P)
+        want = rearrange(windows, "b c h w p1 p2 -> b (h w) (c p1 p2)")
+        columns = F.unfold(images, size, stride=stride)
+        wrong = [
+            ("the patches do not overlap: the next one begins stride pixels further on, not P",
+             F.unfold(images, size, stride=size).mT),
+            ("a patch begins at every pixel: the next one begins stride pixels further on",
+             F.unfold(images, size).mT),
+            ("the stride is used downwards alone",
+             F.unfold(images, size, stride=(stride, size)).mT),
+            ("the stride is used to the right alone",
+             F.unfold(images, size, stride=(size, stride)).mT),
+            ("the last row and the last column of patches are missing: how many steps of stride "
+             "are there, and how many patches?",
+             rearrange(windows[:, :, :-1, :-1], "b c h w p1 p2 -> b (h w) (c p1 p2)")),
+            ("tokens and their values are exchanged: one row for each patch is expected", columns),
+            (_UNFOLDED, columns.reshape(want.shape)),
+            ("a token holds one channel of several patches, not all channels of one: the axis of "
+             "the channels must move behind the grid before it is laid out",
+             windows.reshape(want.shape)),
+            ("inside a token the values come in the order (p1 p2 c)",
+             rearrange(windows, "b c h w p1 p2 -> b (h w) (p1 p2 c)")),
+            ("the patches are listed column by column",
+             rearrange(windows, "b c h w p1 p2 -> b (w h) (c p1 p2)")),
+            ("each patch is turned over its diagonal",
+             rearrange(windows, "b c h w p1 p2 -> b (h w) (c p2 p1)")),
+            ("the grid still has its two axes: the patches are expected in one sequence",
+             rearrange(windows, "b c h w p1 p2 -> b h w (c p1 p2)")),
+        ]  # fmt: skip
+        compare(
+            call(overlapping, images, size, stride), want, wrong,
+            f"images {shape} with patches of {size} pixels, one every {stride} pixels, make "
+            f"{want.shape[1]} tokens",
+        )  # fmt: skip
+
+
 # What the first entries of _wrong_patches are called where no reader's code is to be mended.
 _PATCH_MISTAKES = (
     "tokens that hold whole rows of the image",
@@ -168,34 +228,73 @@ _PATCH_MISTAKES = (
 )
 
 
+def _for_squares(images: Tensor, size: int) -> Tensor:
+    """Right for square images; elsewhere rows and columns of the grid are exchanged."""
+    batch, channels, height, width = images.shape
+    grid = images.reshape(batch, channels, width // size, size, height // size, size)
+    return rearrange(grid, "b c h p1 w p2 -> b (h w) (c p1 p2)")
+
+
 def _verdict(test: Any, patchify: Callable[[Tensor, int], Tensor]) -> bool:
     """What a reader's test says of a patchify; a failed assert counts as False."""
     try:
-        verdict = call(test, patchify)
+        with _watched(*_OF_THE_LIBRARY) as used:
+            verdict = call(test, patchify)
     except CheckFailed as error:
         if isinstance(error.__cause__, AssertionError):
             return False
         raise
+    if used:
+        raise CheckFailed(
+            f"your test calls vitcore's {used[0]}: whoever wrote a mistake would have made it "
+            "there as well. Say by other means what a token must hold"
+        )
     if isinstance(verdict, Tensor) and verdict.numel() == 1:
         verdict = bool(verdict)
-    if not isinstance(verdict, bool):
+    if not isinstance(verdict, (bool, np.bool_)):
         raise CheckFailed(f"True or False was expected, but a {type(verdict).__name__} came back")
-    return verdict
+    return bool(verdict)
 
 
-@check("your test takes the right patchify and refuses six wrong ones")
+_OF_THE_LIBRARY = (patchify, unpatchify, PatchEmbed.forward)
+
+
+@contextmanager
+def _watched(*functions: Callable[..., Any]) -> Iterator[list[str]]:
+    """Give a list, filled with the names of those functions that are called meanwhile."""
+    codes = {function.__code__: function.__qualname__ for function in functions}
+    called: list[str] = []
+
+    def look(frame: types.FrameType, event: str, argument: Any) -> None:
+        if event == "call" and frame.f_code in codes:
+            called.append(codes[frame.f_code])
+
+    before = sys.getprofile()
+    sys.setprofile(look)
+    try:
+        yield called
+    finally:
+        sys.setprofile(before)
+
+
+@check("your test takes the right patchify and refuses seven wrong ones")
 def check_patchify_test(test: Callable[[Callable[[Tensor, int], Tensor]], bool]) -> None:
-    """`test(patchify) -> bool` takes the right patchify and refuses six wrong ones."""
-    if not _verdict(test, patchify):
+    """``test(patchify) -> bool`` takes the right patchify and refuses seven wrong ones."""
+
+    def right(images: Tensor, size: int) -> Tensor:
+        return F.unfold(images.float(), size, stride=size).mT.to(images.dtype)
+
+    def planted(number: int) -> Callable[[Tensor, int], Tensor]:
+        return lambda images, size: _wrong_patches(images.float(), size)[number][1].to(images.dtype)
+
+    if not _verdict(test, right):
         raise CheckFailed("your test refuses a patchify that is right")
-    for number, mistake in enumerate(_PATCH_MISTAKES):
-
-        def wrong(images: Tensor, size: int, number: int = number) -> Tensor:
-            return _wrong_patches(images, size)[number][1]
-
+    mistakes = [(name, planted(number)) for number, name in enumerate(_PATCH_MISTAKES)]
+    mistakes.append(("a grid that is right for square images alone", _for_squares))
+    for name, wrong in mistakes:
         if _verdict(test, wrong):
             raise CheckFailed(
-                f"your test lets a mistake pass: {mistake}. Which images would show it: how "
+                f"your test lets a mistake pass: {name}. Which images would show it: how "
                 "many channels, rows and columns of patches, and which values do they need?"
             )
 
@@ -203,11 +302,15 @@ def check_patchify_test(test: Callable[[Callable[[Tensor, int], Tensor]], bool])
 @check("the sides divide, and no image is larger than it has to be")
 def check_pad_to_patches(pad: Callable[[Tensor, int], Tensor]) -> None:
     """`pad(images (B, C, H, W), patch_size)` adds zeros below and to the right, as few as help."""
-    for shape, size in (((2, 3, 8, 10), 4), ((1, 1, 28, 28), 5), ((2, 3, 8, 12), 4)):
+    for shape, size in (((2, 3, 8, 18), 4), ((1, 1, 28, 28), 5), ((2, 3, 8, 12), 4)):
         images = torch.randn(shape)
         down, right = -shape[2] % size, -shape[3] % size
         whole = shape[2] // size * size, shape[3] // size * size
+        side = max(shape[2] + down, shape[3] + right)
+        square = F.pad(images, (0, side - shape[3], 0, side - shape[2]))
         wrong = [
+            ("the image is padded to a square: each side needs only what is missing to its own "
+             "next multiple of P", square),
             ("the image is cropped: nothing of it should be lost",
              images[:, :, : whole[0], : whole[1]]),
             ("the zeros stand above and to the left of the image",

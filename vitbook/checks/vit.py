@@ -260,7 +260,7 @@ def _parameter_parts(c: ViTConfig) -> dict[str, int]:
         "the kernel of the patch embedding": c.in_channels * c.patch_size**2 * c.dim,
         "the bias of the patch embedding": c.dim,
         "the class token": c.dim,
-        "the positions": (count + 1) * c.dim,
+        "the positions of the patches": count * c.dim,
         "the class token's row of the positions": c.dim,
         "one of the two norms of each block": c.depth * 2 * c.dim,
         "the weights of qkv": c.depth * 3 * c.dim**2,
@@ -272,6 +272,8 @@ def _parameter_parts(c: ViTConfig) -> dict[str, int]:
         "the bias of the MLP's second layer": c.depth * c.dim,
         "the biases of the MLP": c.depth * (hidden + c.dim),
         "the final norm": 2 * c.dim,
+        "the class token together with its position": 2 * c.dim,
+        "all positions": (count + 1) * c.dim,
         "the head": c.num_classes * (c.dim + 1),
         "the bias of the head": c.num_classes,
         "all norms": (c.depth * 4 + 2) * c.dim,
@@ -288,16 +290,19 @@ def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
                     mlp_ratio=2.0)  # fmt: skip
     configs = (base, other)
     want = [sum(p.numel() for p in ViT(config).parameters()) for config in configs]
-    parts = [_parameter_parts(config) for config in configs]
     wrong: list[tuple[str, Sequence[float]]] = [
         ("is the image always square?", _counts_of_squares(configs, want, side)) for side in (0, 1)
     ]
+    parts = [_parameter_parts(config) for config in configs]
+    alike: dict[tuple[int, ...], list[str]] = {}
     for name in parts[0]:
-        sizes = torch.tensor([part[name] for part in parts])
-        whole = torch.tensor(want)
+        alike.setdefault(tuple(part[name] for part in parts), []).append(name)
+    for sizes, names in alike.items():
+        which = ", or ".join(names)
+        pairs = list(zip(want, sizes, strict=True))
         wrong += [
-            (f"the count is short by exactly {name}", (whole - sizes).tolist()),
-            (f"the count has exactly {name} too much", (whole + sizes).tolist()),
+            (f"the count is short by exactly {which}", [whole - size for whole, size in pairs]),
+            (f"the count has exactly {which} too much", [whole + size for whole, size in pairs]),
         ]
     told = "no model may be made here: work the number out from the configuration"
 
@@ -316,6 +321,72 @@ def _counts_of_squares(configs: Sequence[ViTConfig], want: Sequence[int], side: 
         grid = [length // config.patch_size for length in to_pair(config.image_size)]
         counts.append(right + (grid[side] ** 2 - grid[0] * grid[1]) * config.dim)
     return counts
+
+
+@check("your forward pass gives the model's logits")
+def check_forward(forward: Callable[[Tensor], Tensor], model: ViT, images: Tensor) -> None:
+    """``forward(images) -> logits`` with the parts of a ViT with class token and positions."""
+    with torch.no_grad():
+        want, wrong = model(images), _wrong_passes(model, images)
+
+        def refuse(*arguments: Any, **options: Any) -> None:
+            raise CheckFailed("the model itself is called: put its parts together yourself")
+
+        calls = ("forward", "forward_features", "forward_with", "embed")
+        with replaced(model, **dict.fromkeys(calls, refuse)):
+            got = call(forward, images)
+    compare(
+        got, want, wrong,
+        "tokens, class token in front, positions, blocks, norm, head on the first token",
+    )  # fmt: skip
+
+
+def _wrong_passes(model: ViT, images: Tensor) -> list[tuple[str, Tensor]]:
+    tokens = model.patch_embed(images)[0]
+    token: Any = model.cls_token
+    first = token.expand(len(images), -1, -1)
+    table: Any = model.pos_embed
+    bare = torch.cat([first, tokens], dim=1)
+
+    def finish(x: Tensor, blocks: Sequence[Any] = tuple(model.blocks), read: Any = 0) -> Tensor:
+        for block in blocks:
+            x = block(x)
+        x = model.norm(x)
+        return cast(Tensor, model.head(x[:, read] if isinstance(read, int) else read(x)))
+
+    z = bare + table
+    blocks = list(model.blocks)
+    stream = z
+    for block in blocks:
+        stream = block(stream)
+    at_end = torch.cat([tokens, first], dim=1) + table
+    return [
+        ("the final norm is missing: the head reads the tokens as the last block left them",
+         model.head(stream[:, 0])),
+        (NO_POSITIONS, finish(bare)),
+        (CLASS_BARE, finish(torch.cat([first, tokens + table[:, 1:]], dim=1))),
+        (ONE_ROW, finish(bare + table[:, :1])),
+        ("the wrong token is read out: the head reads the last one, meant is the class token, "
+         "which is token 0", finish(z, read=-1)),
+        ("the wrong token is read out: the head reads the first patch, meant is the class token, "
+         "which is token 0", finish(z, read=1)),
+        ("the head reads the mean of all tokens, meant is the class token",
+         finish(z, read=lambda x: x.mean(1))),
+        ("the head reads the mean of the patches, meant is the class token",
+         finish(z, read=lambda x: x[:, 1:].mean(1))),
+        ("the head reads every token, meant is the class token", finish(z, read=lambda x: x)),
+        ("the class token stands at the end: its place is in front", finish(at_end, read=-1)),
+        ("the class token stands at the end: its place is in front", finish(at_end)),
+        ("the blocks are left out", finish(z, [])),
+        ("only the first block is used", finish(z, blocks[:1])),
+        ("the last block is left out", finish(z, blocks[:-1])),
+        ("the first block is left out", finish(z, blocks[1:])),
+        ("the blocks are used in the opposite order", finish(z, blocks[::-1])),
+        ("the norm comes before the blocks, where it is the last step before the head",
+         finish(model.norm(z))),
+        ("the head is left out", model.norm(stream)[:, 0]),
+        ("what comes out are probabilities: logits are asked", finish(z).softmax(-1)),
+    ]  # fmt: skip
 
 
 @check("from this N on the products of attention are the larger part")

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Every exercise: right answers of several styles pass, and likely mistakes are named."""
+
+# answers of readers are untyped
+# mypy: ignore-errors
+from __future__ import annotations
+
+import ast
+import re
+
+import pytest
+from exercises import TABLE
+
+from tools import notebooks
+from vitbook.checks import CheckFailed
+
+LEAST_RIGHT, LEAST_WRONG = 4, 6
+HEADING = re.compile(r"^#{2,4} Exercise (\d+\.\d+)", re.MULTILINE)
+RIGHT = [(e, style) for e in TABLE.values() for style in e.right]
+WRONG = [(e, index) for e in TABLE.values() for index in range(len(e.wrong))]
+
+
+def cells_of_exercises():
+    """By number: the text, the reader's cell and the cell of the solution."""
+    found = {}
+    for path in notebooks.notebook_paths():
+        number = None
+        for cell in notebooks.read(path).cells:
+            if cell.cell_type == "markdown":
+                heading = HEADING.search(cell.source)
+                number = heading.group(1) if heading else None
+            if number:
+                found.setdefault(number, []).append(cell)
+    return {number: cells[:3] for number, cells in found.items()}
+
+
+CELLS = cells_of_exercises()
+
+
+def calls_of(cell):
+    """The checks that a cell calls, with "_" for what it defines."""
+    tree = ast.parse(cell.source)
+    defined = {node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    calls = []
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("checks.check_"):
+            for name in ast.walk(node):
+                if isinstance(name, ast.Name) and name.id in defined:
+                    name.id = "_"
+            calls.append(ast.unparse(node).removeprefix("checks."))
+    return calls
+
+
+def test_the_table_holds_every_exercise(capsys):
+    assert set(TABLE) == set(CELLS)
+    counts = {number: (len(e.right), len(e.wrong)) for number, e in TABLE.items()}
+    for number, (right, wrong) in counts.items():
+        assert right >= LEAST_RIGHT, number
+        assert wrong >= LEAST_WRONG, number
+    with capsys.disabled():
+        right, wrong = (sum(pair) for pair in zip(*counts.values(), strict=True))
+        print(f"\n{len(counts)} exercises, {right} right answers, {wrong} wrong ones")
+
+
+@pytest.mark.parametrize("number", CELLS)
+def test_the_cells_ask_for_what_the_table_tries(number):
+    text, exercise, solution = CELLS[number]
+    assert calls_of(exercise) == list(TABLE[number].calls)
+    assert calls_of(solution) == list(TABLE[number].calls)
+    defined = re.findall(r"^(?:def|class) (\w+)", exercise.source, re.MULTILINE)
+    for name in re.findall(r"[Ww]rite (?:a block |the class )?`(\w+)\(", text.source):
+        assert name in defined, f"the text asks for {name}, the cell for {defined}"
+
+
+@pytest.mark.parametrize(
+    ("exercise", "style"), RIGHT, ids=[f"{e.number} {style}" for e, style in RIGHT]
+)
+def test_right_answers_pass(exercise, style, capsys):
+    exercise.judge(exercise.right[style])
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(exercise.calls)
+    for line in said:
+        assert line.startswith("check passed: ")
+        assert len(line) < 110
+
+
+@pytest.mark.parametrize(
+    ("exercise", "index"), WRONG, ids=[f"{e.number} {index}" for e, index in WRONG]
+)
+def test_wrong_answers_are_named(exercise, index):
+    answer, words = exercise.wrong[index]
+    with pytest.raises(CheckFailed, match=words) as caught:
+        exercise.judge(answer)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 420
