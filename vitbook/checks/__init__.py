@@ -27,18 +27,14 @@ from .blocks import (
 )
 from .bugs import BUGS, Bug
 from .cifar100 import (
-    check_average,
-    check_average_shares,
     check_cutmix,
     check_draws_per_image,
     check_erase,
     check_group_accuracy,
     check_mixup,
-    check_orthogonalise,
-    check_param_groups,
-    check_polar,
     check_schedule,
 )
+from .counts import check_crossover, check_parameter_count
 from .embeddings import (
     check_add_class_token,
     check_add_positions,
@@ -57,6 +53,13 @@ from .mnist import (
     check_normalise,
     check_split,
 )
+from .optimisers import (
+    check_average,
+    check_average_shares,
+    check_orthogonalise,
+    check_param_groups,
+    check_polar,
+)
 from .patches import (
     check_num_tokens,
     check_overlapping_patches,
@@ -70,13 +73,11 @@ from .patches import (
 )
 from .vit import (
     check_class_token_position,
-    check_crossover,
     check_final_norm,
     check_forward,
     check_identity_at_zero,
     check_initial_loss,
     check_mean_pool,
-    check_parameter_count,
     check_permutation_equivariance,
     check_positions_used,
     check_readout,

@@ -86,9 +86,9 @@ def check_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor], *, by_hand: bo
             )
         if not same_values(as_numbers(value), want):
             raise CheckFailed(
-                f"right for small logits, but for large ones the loss is {as_numbers(value).item():.1f} where "
-                f"it should be {want.item():.1f}: a clamp, or a small number inside the logarithm, "
-                "hides how wrong the model is"
+                "right for small logits, but for large ones the loss is "
+                f"{as_numbers(value).item():.1f} where it should be {want.item():.1f}: "
+                "a clamp, or a small number inside the logarithm, hides how wrong the model is"
             )
         need_gradient(value, z)
         slope, right = (torch.autograd.grad(x, z)[0] for x in (call_on_tape(loss, z, labels), want))

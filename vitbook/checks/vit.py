@@ -6,14 +6,13 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitcore.patches import patchify, to_pair, unpatchify
+from vitcore.patches import patchify, unpatchify
 from vitcore.vit import ViT, ViTConfig
 
 from .blocks import judge_identity
@@ -25,7 +24,6 @@ from .frame import (
     call,
     check,
     compare,
-    compare_counts,
     images_for,
     lively,
     need,
@@ -252,77 +250,6 @@ def check_mean_pool(pool: Callable[[Tensor, int], Tensor]) -> None:
         )  # fmt: skip
 
 
-def _parameter_parts(c: ViTConfig) -> dict[str, int]:
-    height, width = to_pair(c.image_size)
-    count = (height // c.patch_size) * (width // c.patch_size)
-    hidden = int(c.dim * c.mlp_ratio)
-    return {
-        "the kernel of the patch embedding": c.in_channels * c.patch_size**2 * c.dim,
-        "the bias of the patch embedding": c.dim,
-        "the class token": c.dim,
-        "the positions of the patches": count * c.dim,
-        "the class token's row of the positions": c.dim,
-        "one of the two norms of each block": c.depth * 2 * c.dim,
-        "the weights of qkv": c.depth * 3 * c.dim**2,
-        "the biases of qkv": c.depth * 3 * c.dim,
-        "the weights of the projection after attention": c.depth * c.dim**2,
-        "the biases of the projection after attention": c.depth * c.dim,
-        "the weights of one of the MLP's two layers": c.depth * c.dim * hidden,
-        "the bias of the MLP's first layer": c.depth * hidden,
-        "the bias of the MLP's second layer": c.depth * c.dim,
-        "the biases of the MLP": c.depth * (hidden + c.dim),
-        "the final norm": 2 * c.dim,
-        "the class token together with its position": 2 * c.dim,
-        "all positions": (count + 1) * c.dim,
-        "the head": c.num_classes * (c.dim + 1),
-        "the bias of the head": c.num_classes,
-        "all norms": (c.depth * 4 + 2) * c.dim,
-        "the biases of the norms": (c.depth * 2 + 1) * c.dim,
-    }
-
-
-@check("the formula gives what counting gives")
-def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
-    """``count(config) -> int``, the parameters of a ViT with class token and learned positions."""
-    base = ViTConfig(image_size=(24, 16), patch_size=4, in_channels=3, num_classes=7, dim=20,
-                     depth=3, heads=2)  # fmt: skip
-    other = replace(base, image_size=28, patch_size=7, in_channels=1, dim=24, depth=5,
-                    mlp_ratio=2.0)  # fmt: skip
-    configs = (base, other)
-    want = [sum(p.numel() for p in ViT(config).parameters()) for config in configs]
-    wrong: list[tuple[str, Sequence[float]]] = [
-        ("is the image always square?", _counts_of_squares(configs, want, side)) for side in (0, 1)
-    ]
-    parts = [_parameter_parts(config) for config in configs]
-    alike: dict[tuple[int, ...], list[str]] = {}
-    for name in parts[0]:
-        alike.setdefault(tuple(part[name] for part in parts), []).append(name)
-    for sizes, names in alike.items():
-        which = ", or ".join(names)
-        pairs = list(zip(want, sizes, strict=True))
-        wrong += [
-            (f"the count is short by exactly {which}", [whole - size for whole, size in pairs]),
-            (f"the count has exactly {which} too much", [whole + size for whole, size in pairs]),
-        ]
-    told = "no model may be made here: work the number out from the configuration"
-
-    def refuse(*arguments: Any, **options: Any) -> None:
-        raise CheckFailed(told)
-
-    with replaced(nn.Module, __init__=refuse):
-        got = [call(count, config) for config in configs]
-    compare_counts(got, want, wrong, [f"{config}" for config in configs], whole_floats=True)
-
-
-def _counts_of_squares(configs: Sequence[ViTConfig], want: Sequence[int], side: int) -> list[float]:
-    """What comes out where one side of the image is taken for both."""
-    counts: list[float] = []
-    for config, right in zip(configs, want, strict=True):
-        grid = [length // config.patch_size for length in to_pair(config.image_size)]
-        counts.append(right + (grid[side] ** 2 - grid[0] * grid[1]) * config.dim)
-    return counts
-
-
 @check("your forward pass gives the model's logits")
 def check_forward(forward: Callable[[Tensor], Tensor], model: ViT, images: Tensor) -> None:
     """``forward(images) -> logits`` with the parts of a ViT with class token and positions."""
@@ -387,28 +314,6 @@ def _wrong_passes(model: ViT, images: Tensor) -> list[tuple[str, Tensor]]:
         ("the head is left out", model.norm(stream)[:, 0]),
         ("what comes out are probabilities: logits are asked", finish(z).softmax(-1)),
     ]  # fmt: skip
-
-
-@check("from this N on the products of attention are the larger part")
-def check_crossover(tokens: Callable[[int], int]) -> None:
-    """``tokens(dim) -> int``, the smallest N for which 2 N² D is more than 12 N D²."""
-    dims = (64, 192, 768)
-    wrong = [
-        ("at this N both are equal: the products must take more", [6 * dim for dim in dims]),
-        ("only one of the two products was counted", [12 * dim + 1 for dim in dims]),
-        ("the MLP was not counted among the linear maps", [2 * dim + 1 for dim in dims]),
-        ("attention's linear maps were not counted", [4 * dim + 1 for dim in dims]),
-        ("D and N have exchanged their roles: this falls with the width",
-         [dim // 6 + 1 for dim in dims]),
-        ("the number does not depend on the width here, and it does", [1153] * 3),
-    ]  # fmt: skip
-    compare_counts(
-        [call(tokens, dim) for dim in dims],
-        [6 * dim + 1 for dim in dims],
-        wrong,
-        [f"dim {dim}" for dim in dims],
-        whole_floats=True,
-    )
 
 
 @check("the loss before training is near that of a guess")
