@@ -31,7 +31,7 @@ PACKAGE = Path(vitcore.__file__).parent
 SECONDS = 20.0  # a call that takes longer hangs
 MEMORY = 6 * 2**30  # bytes of address space that all calls together may add
 
-# What the docstrings promise; a subclass of RuntimeError counts where vitcore defines it.
+# What the docstrings promise, beside vitcore's own classes.
 KINDS = (TypeError, ValueError, OSError)
 
 
@@ -266,7 +266,9 @@ def find_fault(error: BaseException, package: Path = PACKAGE) -> tuple[str, str]
         return "hangs", place
     if not ours or code.co_code[at] != dis.opmap["RAISE_VARARGS"]:
         return kind, place
-    if not isinstance(error, KINDS) and not type(error).__module__.startswith(package.name):
+    if type(error).__module__.startswith(package.name):
+        return None  # an error of vitcore's own, which may give advice at length
+    if not isinstance(error, KINDS):
         return f"{kind} is not documented", place
     problem = not_one_sentence(str(error))
     return (problem, place) if problem else None

@@ -478,7 +478,7 @@ def _training(folder: Path) -> list[Target]:
         },
         spare={"model": A_MODULE}, weight=2,
     )  # fmt: skip
-    for name in ("cross_entropy", "binary_cross_entropy", "default_loss"):
+    for name in ("cross_entropy", "binary_cross_entropy"):
         options = {**_scores(), "label_smoothing": 0.1}
         if name == "binary_cross_entropy":
             options["targets"] = torch.eye(5)[:4]
