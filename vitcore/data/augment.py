@@ -9,23 +9,18 @@ a whole batch would move all its images alike, which teaches the model less.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ..patches import check_images
-from .geometry import (
-    check_affine,
-    crop,
-    hflip,
-    random_affine,
-    random_erasing,
-    random_resized_crop,
-)
-from .mixing import Mix, check_share, mixup_cutmix
+from .._inputs import check_flag, check_whole
+from .amounts import check_affine, check_pictures, check_share
+from .geometry import crop, hflip, random_affine, random_erasing, random_resized_crop
+from .mixing import Mix, mixup_cutmix
 from .trivial import trivial_augment
 
+T = TypeVar("T")
 Augment = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
@@ -34,6 +29,7 @@ def digits(
 ) -> Augment:
     """Small rotations, shifts and scales, which leave a digit the digit that it was."""
     check_affine(degrees, translate, scale)
+    check_share("fill", fill)
 
     def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return random_affine(
@@ -64,18 +60,16 @@ def cifar(
     1 for none. trivial: one operation of TrivialAugment. erasing: the probability of random
     erasing. fill: the value of what is not image, in [0, 1].
     """
-    for name, switch in (("flip", flip), ("trivial", trivial)):
-        if not isinstance(switch, bool):
-            raise TypeError(f"{name} is True or False, given {switch!r}")
-    if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-        raise ValueError(f"padding is a whole number of pixels, zero or more, given {padding!r}")
+    check_flag("flip", flip)
+    check_flag("trivial", trivial)
+    padding = check_whole("padding", padding)
     for name, share in (("min_scale", min_scale), ("erasing", erasing), ("fill", fill)):
         check_share(name, share)
     if not min_scale:
-        raise ValueError("min_scale is a share of the area above 0, such as 0.8, given 0")
+        raise ValueError("min_scale is a share of the area above 0, such as 0.8, given 0.")
 
     def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        check_images(images)
+        check_pictures(images, generator)
         count, device = len(images), images.device
         if min_scale < 1:
             images = random_resized_crop(images, scale=(min_scale, 1.0), generator=generator)
@@ -104,19 +98,7 @@ def build_augment(name: str | None, **options: Any) -> Augment | None:
 
     Raises ValueError for an unknown name, TypeError for an option that it does not have.
     """
-    if name is None:
-        if options:
-            raise TypeError(
-                f"no augmentation was named, yet options were given: {sorted(options)}; "
-                f"name one of {sorted(AUGMENTS)}"
-            )
-        return None
-    if name not in AUGMENTS:
-        raise ValueError(f"there is no augmentation {name!r}: use one of {sorted(AUGMENTS)}")
-    try:
-        return AUGMENTS[name](**options)
-    except TypeError as error:
-        raise TypeError(f"the augmentation {name!r} was given wrong options: {error}") from None
+    return _build("augmentation", AUGMENTS, name, options, {})
 
 
 def build_mix(name: str | None, *, num_classes: int, **options: Any) -> Mix | None:
@@ -124,16 +106,27 @@ def build_mix(name: str | None, *, num_classes: int, **options: Any) -> Mix | No
 
     Raises ValueError for an unknown name, TypeError for an option that it does not have.
     """
+    return _build("mixing", MIXES, name, options, {"num_classes": num_classes})
+
+
+def _build(
+    what: str,
+    table: dict[str, Callable[..., T]],
+    name: str | None,
+    options: dict[str, Any],
+    given: dict[str, Any],
+) -> T | None:
     if name is None:
         if options:
             raise TypeError(
-                f"no mixing was named, yet options were given: {sorted(options)}; "
-                f"name one of {sorted(MIXES)}"
+                f"no {what} was named, yet options were given: {sorted(options)}; name one of "
+                f"{sorted(table)}."
             )
         return None
-    if name not in MIXES:
-        raise ValueError(f"there is no mixing {name!r}: use one of {sorted(MIXES)}")
+    if not isinstance(name, str) or name not in table:
+        raise ValueError(f"there is no {what} {name!r}: use one of {sorted(table)}.")
     try:
-        return MIXES[name](num_classes=num_classes, **options)
+        return table[name](**given, **options)
     except TypeError as error:
-        raise TypeError(f"the mixing {name!r} was given wrong options: {error}") from None
+        reason = str(error).rstrip(".")
+        raise TypeError(f"the {what} {name!r} was given wrong options: {reason}.") from None

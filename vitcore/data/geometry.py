@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..patches import check_images
+from .._inputs import check_number, check_whole
+from .amounts import check_affine, check_pictures, check_range, check_share
 
 
 def column(values: Tensor) -> Tensor:
@@ -66,6 +67,8 @@ def affine(
     (right, down); scale (B,), above 1 enlarges. Pixels from outside the image take ``fill``.
     The conventions are those of torchvision's ``functional.affine``.
     """
+    check_pictures(images, angle=angle, shift=shift, scale=scale)
+    check_number("fill", fill)
     height, width = images.shape[-2:]
     radians = angle * (math.pi / 180)
     cos, sin = torch.cos(radians) / scale, torch.sin(radians) / scale
@@ -97,8 +100,9 @@ def random_affine(
     Raises TypeError for images that are not floating point, ValueError for another rank than four
     and for amounts out of range.
     """
-    check_images(images)
+    check_pictures(images, generator)
     check_affine(degrees, translate, scale)
+    check_number("fill", fill)
     if not (degrees or translate or scale) or not len(images):
         return images
     # Always four draws an image, so that switching one kind off leaves the others as they were.
@@ -108,26 +112,10 @@ def random_affine(
     )
 
 
-def check_affine(degrees: float, translate: float, scale: float) -> None:
-    """Raise one clear sentence unless these are amounts that can be drawn up to."""
-    amounts = {"degrees": degrees, "translate": translate, "scale": scale}
-    for name, value in amounts.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise TypeError(
-                f"{name} is a number, given {value!r} ({type(value).__name__}): "
-                "the draw goes from minus to plus this number"
-            )
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"{name} must be zero or more, given {value}: give its largest amount")
-    if scale >= 1:
-        raise ValueError(
-            f"scale is a fraction below 1, given {scale}: 0.1 draws factors from 0.9 to 1.1"
-        )
-
-
 def hflip(images: Tensor, which: Tensor) -> Tensor:
     """Swap left and right in the images (B, C, H, W) for which ``which`` (B,) is true."""
-    return torch.where(column(which), images.flip(-1), images)
+    check_pictures(images, which=which)
+    return torch.where(column(which).bool(), images.flip(-1), images)
 
 
 def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int, fill: float = 0.0) -> Tensor:
@@ -136,6 +124,13 @@ def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int, fill: float
     top, left (B,): where the cut begins, from 0 to twice the padding; the padding itself is the
     middle, which leaves the image as it is.
     """
+    check_pictures(images, top=top, left=left)
+    check_whole("padding", padding)
+    check_number("fill", fill)
+    if images.device.type == "cpu":  # reading them back from a GPU would make the loop wait
+        for name, start in (("top", top), ("left", left)):
+            if len(images) and not 0 <= start.min() <= start.max() <= 2 * padding:
+                raise ValueError(f"{name} lies between 0 and {2 * padding}, twice the padding.")
     count, channels, height, width = images.shape
     if not count:
         return images
@@ -159,6 +154,7 @@ def resized_crop(
     top, left, height, width (B,) in whole pixels. What lies outside the box is never seen, as if
     it had been cut out first.
     """
+    check_pictures(images, top=top, left=left, height=height, width=width)
     rows, cols = images.shape[-2:]
 
     def places(size: int, start: Tensor, extent: Tensor) -> Tensor:
@@ -188,6 +184,8 @@ def erase(
 
     A box without height or width erases nothing. Source: Zhong et al. (2020), random erasing.
     """
+    check_pictures(images, top=top, left=left, height=height, width=width)
+    check_number("value", value)
     return images.masked_fill(inside_box(images, top, left, top + height, left + width), value)
 
 
@@ -203,7 +201,7 @@ def inside_box(images: Tensor, top: Tensor, left: Tensor, bottom: Tensor, right:
 _TRIES = 10  # as torchvision: boxes are drawn until one lies within the image, at most so often
 
 
-def draw_boxes(
+def _draw_boxes(
     images: Tensor,
     scale: tuple[float, float],
     ratio: tuple[float, float],
@@ -213,9 +211,8 @@ def draw_boxes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Draw a box an image: (top, left, height, width, whether any try fitted), all (B,).
 
-    Its share of the area is uniform in ``scale``, the logarithm of height by width (of the inverse
-    ratio too, being symmetric) uniform in that of ``ratio``. ``inside``: a side of the box must be
-    smaller than the image's, not only fit.
+    Its share of the area is uniform in ``scale``, the logarithm of height by width uniform in that
+    of ``ratio``. ``inside``: a side of the box must be smaller than the image's, not only fit.
     """
     count, _, rows, cols = images.shape
     draw = torch.rand((count, 2 * _TRIES + 2), generator=generator, device=images.device)
@@ -244,12 +241,15 @@ def random_resized_crop(
     """Cut a random box out of each image (B, C, H, W) and enlarge it to the image's size.
 
     scale: the range of the box's share of the area; ImageNet's usual 0.08 leaves too little of an
-    image of 32 pixels. Where ten tries give no box within the image, it stays whole.
+    image of 32 pixels. ratio: the range of width by height, as torchvision has it. Where ten tries
+    give no box within the image, it stays whole.
 
     Source: Szegedy et al. (2015), section 6.
     """
-    check_images(images)
-    top, left, height, width, found = draw_boxes(images, scale, ratio, generator, inside=False)
+    check_pictures(images, generator)
+    scale, (low, high) = check_range("scale", scale, 0, 1), check_range("ratio", ratio, 1e-3, 1e3)
+    inverse = (1 / high, 1 / low)  # height by width
+    top, left, height, width, found = _draw_boxes(images, scale, inverse, generator, inside=False)
     whole = torch.zeros_like(top)
     return resized_crop(
         images,
@@ -271,9 +271,12 @@ def random_erasing(
 ) -> Tensor:
     """Set a random box of each image (B, C, H, W) to ``value``, with the given probability.
 
+    scale: the range of its share of the area; ratio: that of height by width.
     Source: Zhong et al. (2020), algorithm 1, with torchvision's ranges.
     """
-    check_images(images)
+    check_pictures(images, generator)
+    check_share("probability", probability)
+    scale, ratio = check_range("scale", scale, 0, 1), check_range("ratio", ratio, 1e-3, 1e3)
     chosen = torch.rand(len(images), generator=generator, device=images.device) < probability
-    top, left, height, width, found = draw_boxes(images, scale, ratio, generator, inside=True)
+    top, left, height, width, found = _draw_boxes(images, scale, ratio, generator, inside=True)
     return erase(images, top, left, height * (chosen & found), width, value=value)

@@ -8,30 +8,46 @@ how much of each class is in an image.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..patches import check_images
+from .._inputs import check_above_zero, check_whole
+from .amounts import check_pictures, check_share
 from .geometry import column, host_generator, inside_box
 
 Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
 
 
-def check_share(name: str, value: float) -> None:
-    """Raise one clear sentence unless ``value`` is a number from 0 to 1."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} is a number from 0 to 1, given {value!r}")
-    if not 0 <= value <= 1:
-        raise ValueError(f"{name} lies between 0 and 1, given {value}")
-
-
-def _soft(labels: Tensor, num_classes: int, like: Tensor) -> Tensor:
+def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
     """Class numbers (B,) as distributions (B, K); soft labels stay."""
-    if labels.ndim == 2:
-        return labels.to(like.dtype)
-    return F.one_hot(labels, num_classes).to(like.dtype)
+    count = len(images)
+    whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
+    if whole and labels.shape == (count,):
+        # Reading them back from a GPU would make the loop wait.
+        if labels.device.type == "cpu" and count:
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= num_classes:
+                raise ValueError(
+                    f"labels reach from {low} to {high}; give class numbers from 0 to "
+                    f"{num_classes - 1}, or another num_classes."
+                )
+        return F.one_hot(labels.long(), num_classes).to(images.dtype)
+    if isinstance(labels, Tensor) and labels.shape == (count, num_classes):
+        return labels.to(images.dtype)
+    given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+    raise ValueError(
+        f"labels is {given}; give class numbers ({count},) or shares ({count}, {num_classes})."
+    )
+
+
+def _check_targets(images: Tensor, targets: Any) -> None:
+    if not isinstance(targets, Tensor) or not targets.is_floating_point():
+        raise TypeError(f"targets is {targets!r:.60}; give a floating point tensor (B, K).")
+    if targets.ndim != 2 or len(targets) != len(images):
+        raise ValueError(f"targets has shape {tuple(targets.shape)}; give ({len(images)}, K).")
 
 
 def mixup(images: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,8 +56,11 @@ def mixup(images: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tenso
     share (B,): how much is the image's own. The batch is shuffled already, so the one before is a
     random other image. Source: Zhang et al. (2018), equation 1.
     """
-    mixed = torch.lerp(images.roll(1, 0), images, column(share))
-    return mixed, torch.lerp(targets.roll(1, 0), targets, share.view(-1, 1))
+    check_pictures(images, share=share)
+    _check_targets(images, targets)
+    mixed = torch.lerp(images.roll(1, 0), images, column(share.to(images.dtype)))
+    own = share.view(-1, 1).to(targets.dtype)
+    return mixed, torch.lerp(targets.roll(1, 0), targets, own)
 
 
 def cutmix(images: Tensor, targets: Tensor, box: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,6 +69,8 @@ def cutmix(images: Tensor, targets: Tensor, box: Tensor) -> tuple[Tensor, Tensor
     box (B, 4): top, left, bottom, right in pixels, the last two outside the box. The targets
     (B, K) are shared by area. Source: Yun et al. (2019), equation 1.
     """
+    check_pictures(images, box=box)
+    _check_targets(images, targets)
     rows, cols = images.shape[-2:]
     top, left, bottom, right = box.unbind(dim=1)
     mixed = torch.where(inside_box(images, top, left, bottom, right), images.roll(1, 0), images)
@@ -61,6 +82,34 @@ def _beta(alpha: float, count: int, generator: torch.Generator | None) -> Tensor
     """(count,) draws from Beta(alpha, alpha), on the CPU."""
     gammas = torch._standard_gamma(torch.full((2, count), alpha), generator=generator)
     return gammas[0] / gammas.sum(dim=0).clamp(min=torch.finfo(gammas.dtype).tiny)
+
+
+def _draw_mixes(
+    count: int,
+    size: tuple[int, int],
+    alphas: tuple[float, float],
+    probability: float,
+    cutmix_share: float,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Draw (B, 6) on the CPU: whether to cut, the box of CutMix, and the image's share in mixup.
+
+    On the CPU because the gamma distribution is not drawn on every device, and in one tensor
+    because each copy to a device costs as much as a small operation on it.
+    """
+    draw = torch.rand((4, count), generator=generator)
+    mixed, cut = draw[0] < probability, draw[1] < cutmix_share
+    blended, pasted = (_beta(alpha, count, generator) for alpha in alphas)
+    drawn = torch.empty(count, 6)
+    drawn[:, 0] = cut
+    # The box of CutMix's equation 2, clipped at the rim; where nothing is cut it is empty.
+    side = 0.5 * torch.sqrt(1 - pasted) * (mixed & cut)
+    for axis, length in enumerate(size):
+        centre, half = (draw[2 + axis] * length).long(), (side * length).long()
+        drawn[:, 1 + axis] = (centre - half).clamp(min=0)
+        drawn[:, 3 + axis] = (centre + half).clamp(max=length)
+    drawn[:, 5] = torch.where(mixed & ~cut, blended, torch.ones(()))
+    return drawn
 
 
 def mixup_cutmix(
@@ -77,37 +126,26 @@ def mixup_cutmix(
     The share of each image is drawn from Beta(alpha, alpha); DeiT's alphas (Touvron et al., 2021,
     table 9) are the default.
     """
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise ValueError(f"num_classes is a whole number of at least 2, given {num_classes!r}")
-    for name, alpha in (("mixup_alpha", mixup_alpha), ("cutmix_alpha", cutmix_alpha)):
-        if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not alpha > 0:
-            raise ValueError(f"{name} is a number above zero, given {alpha!r}")
+    num_classes = check_whole("num_classes", num_classes, least=2)
+    alphas = (
+        check_above_zero("mixup_alpha", mixup_alpha),
+        check_above_zero("cutmix_alpha", cutmix_alpha),
+    )
     check_share("probability", probability)
     check_share("cutmix_share", cutmix_share)
 
     def mix(
         images: Tensor, labels: Tensor, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        check_images(images)
-        count, device = len(images), images.device
-        rows, cols = images.shape[-2:]
+        check_pictures(images, generator)
         targets = _soft(labels, num_classes, images)
-        # On the CPU: the gamma distribution is not drawn on every device.
-        host = host_generator(generator, device)
-        draw = torch.rand((4, count), generator=host)
-        mixed, cut = draw[0] < probability, draw[1] < cutmix_share
-        blended, pasted = (_beta(a, count, host) for a in (mixup_alpha, cutmix_alpha))
-        share = torch.where(mixed & ~cut, blended, torch.ones(()))
-        # The box of CutMix's equation 2, clipped at the rim; where nothing is cut it is empty.
-        side = 0.5 * torch.sqrt(1 - pasted) * (mixed & cut)
-        box = torch.empty(count, 4, dtype=torch.long)
-        for axis, size in ((0, rows), (1, cols)):
-            centre, half = (draw[2 + axis] * size).long(), (side * size).long()
-            box[:, axis] = (centre - half).clamp(min=0)
-            box[:, 2 + axis] = (centre + half).clamp(max=size)
-        by_mixup = mixup(images, targets, share.to(device, images.dtype))
-        by_cutmix = cutmix(images, targets, box.to(device))
-        cut = cut.to(device)
+        host = host_generator(generator, images.device)
+        height, width = images.shape[-2:]
+        drawn = _draw_mixes(len(images), (height, width), alphas, probability, cutmix_share, host)
+        drawn = drawn.to(images.device, non_blocking=True)
+        cut = drawn[:, 0] > 0
+        by_mixup = mixup(images, targets, drawn[:, 5])
+        by_cutmix = cutmix(images, targets, drawn[:, 1:5])
         return (
             torch.where(column(cut), by_cutmix[0], by_mixup[0]),
             torch.where(cut.view(-1, 1), by_cutmix[1], by_mixup[1]),

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..patches import check_images
+from .._inputs import check_choice, check_number
+from .amounts import check_pictures
 from .geometry import affine, column, host_generator, sample
 
 
@@ -17,8 +18,8 @@ def _grey(images: Tensor) -> Tensor:
     """(B, 1, H, W) the luma of colour images; the images themselves where they have no colour."""
     if images.shape[1] != 3:
         return images
-    weights = images.new_tensor([0.2989, 0.587, 0.114]).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
+    red, green, blue = images.split(1, dim=1)
+    return 0.2989 * red + 0.587 * green + 0.114 * blue
 
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -28,21 +29,25 @@ def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Multiply each image (B, C, H, W) by its factor (B,)."""
+    check_pictures(images, factor=factor)
     return (images * column(factor)).clamp(0, 1)
 
 
 def colour(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with its grey self: 0 is grey, 1 the image, 2 twice as colourful."""
+    check_pictures(images, factor=factor)
     return _blend(images, _grey(images), factor)
 
 
 def contrast(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with the mean of its grey self: 0 is flat, 1 the image."""
+    check_pictures(images, factor=factor)
     return _blend(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), factor)
 
 
 def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     """Blend each image with its blurred self: 0 is blurred, 1 the image; the rim stays."""
+    check_pictures(images, factor=factor)
     if min(images.shape[-2:]) <= 2:
         return images
     channels = images.shape[1]
@@ -56,17 +61,20 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
     """Leave 2 ** bits levels of each channel; bits (B,)."""
+    check_pictures(images, bits=bits)
     levels = column(torch.exp2(bits.to(images.dtype)))
     return torch.minimum((images * levels).floor(), levels - 1) / levels
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
     """Invert the values at and above the threshold (B,)."""
+    check_pictures(images, threshold=threshold)
     return torch.where(images >= column(threshold), 1 - images, images)
 
 
 def autocontrast(images: Tensor) -> Tensor:
     """Stretch every channel of each image so that it reaches from 0 to 1."""
+    check_pictures(images)
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     flat = low == high
     return (images - low.masked_fill(flat, 0)) / (high - low).masked_fill(flat, 1)
@@ -74,9 +82,10 @@ def autocontrast(images: Tensor) -> Tensor:
 
 def equalize(images: Tensor) -> Tensor:
     """Spread the values of every channel evenly over 256 levels, as Pillow does."""
+    check_pictures(images)
     count, channels, rows, cols = images.shape
     # The largest number below 256 makes 1.0 the last level and nothing more.
-    levels = (images * (256 - 1e-3)).long().flatten(2)  # (B, C, H·W)
+    levels = (images * (256 - 1e-3)).long().clamp(0, 255).flatten(2)  # (B, C, H·W)
     counts = levels.new_zeros(count, channels, 256)
     counts.scatter_add_(2, levels, torch.ones_like(levels))
     below = counts.cumsum(dim=2) - counts  # how many values are smaller than each level
@@ -115,6 +124,9 @@ def trivial_operation(name: str, images: Tensor, amount: Tensor, fill: float = 0
     counter-clockwise; the four enhancements blend with the factor 1 + amount; posterize takes
     ``amount`` bits away from 8, solarize lowers its threshold from 1 by the amount.
     """
+    check_choice("name", name, TRIVIAL)
+    check_pictures(images, amount=amount)
+    check_number("fill", fill)
     if name in _ENHANCE:
         return _ENHANCE[name](images, 1 + amount)
     if name == "identity":
@@ -157,18 +169,20 @@ def trivial_augment(
     Source: Müller and Hutter (2021), TrivialAugment, algorithm 1 with the wide space. Images are
     moved with bilinear interpolation.
     """
-    check_images(images)
+    check_pictures(images, generator)
+    check_number("fill", fill)
     host = host_generator(generator, images.device)
     chosen = torch.randint(len(TRIVIAL), (len(images),), generator=host)
     draw = torch.rand((len(images), 2), generator=generator, device=images.device)
     strength = torch.floor(draw[:, 0] * _TRIVIAL_BINS) / (_TRIVIAL_BINS - 1)
     sign = torch.where(draw[:, 1] < 0.5, -1.0, 1.0)
     changed = images.clone()
-    for number, (name, (largest, signed)) in enumerate(TRIVIAL.items()):
-        mine = (chosen == number).nonzero().squeeze(1)
+    # The images of one operation after those of another, so that one copy to the device suffices.
+    counts = torch.bincount(chosen, minlength=len(TRIVIAL)).tolist()
+    order = chosen.argsort(stable=True).to(images.device, non_blocking=True).split(counts)
+    for mine, (name, (largest, signed)) in zip(order, TRIVIAL.items(), strict=True):
         if name == "identity" or not len(mine):
             continue
-        mine = mine.to(images.device, non_blocking=True)
         amount = strength[mine] * largest
         amount = amount * sign[mine] if signed else amount
         changed[mine] = trivial_operation(name, images[mine], amount.to(images.dtype), fill)
