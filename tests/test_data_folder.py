@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,11 @@ from data_helpers import (
     colours,
     picture,
 )
+from PIL import Image
 
 from vitcore.data import (
     Batches,
+    Split,
     load_folder,
     read_image,
 )
@@ -26,7 +29,6 @@ def folder(tmp_path):
     for name, count in (("cat", 10), ("dog", 20)):
         for i in range(count):
             picture(tmp_path / name / f"{i}.png", colours(i + 100 * count))
-        (tmp_path / name / "notes.txt").write_text("not an image")
         (tmp_path / name / ".hidden.png").write_text("not an image")
     (tmp_path / ".git").mkdir()
     (tmp_path / "readme.txt").write_text("x")
@@ -111,9 +113,9 @@ def test_bad_folders(folder, tmp_path_factory):
     [
         ({"image_size": 0}, "image_size is"),
         ({"image_size": (16, 16, 3)}, "image_size is"),
-        ({"channels": 0}, "channels is a whole number above zero or None"),
-        ({"validation": 1.5}, "validation as a fraction lies below 1"),
-        ({"test": -0.1}, "test is a fraction from 0 to below 1"),
+        ({"channels": 0}, "channels is 0; give a whole number"),
+        ({"validation": 1.5}, "validation is 1.5; give a fraction"),
+        ({"test": -0.1}, "test is -0.1; give a fraction"),
         ({"test": 30}, "a number of images below 30"),
         ({"test": 20, "validation": 9}, "no class would keep one"),
     ],
@@ -129,3 +131,57 @@ def test_every_class_keeps_an_image_for_training(tmp_path):
             picture(tmp_path / name / f"{i}.png", colours(i + 50 * count))
     loaded = load_folder(tmp_path, image_size=8, validation=10, test=20)
     assert sorted(loaded.train.labels.tolist()) == [0, 1, 2]
+
+
+def test_what_is_passed_over_is_counted_and_named(folder):
+    for name in ("a.HEIC", "b.heic", "c.heic"):
+        (folder / "cat" / name).write_bytes(b"x")
+    (folder / "dog" / "README").write_text("x")
+    picture(folder / "dog" / "more" / "1.png", colours())
+    with pytest.warns(UserWarning, match="cannot be read and are not used") as caught:
+        loaded = load_folder(folder, image_size=16)
+    (warning,) = caught
+    text = str(warning.message)
+    for words in (
+        "3 x .heic (such as cat/a.HEIC)",
+        "1 x folder (such as dog/more)",
+        "1 x file without ending (such as dog/README)",
+        "convert pictures to .png or .jpg",
+    ):
+        assert words in text
+    assert warning.filename == __file__
+    assert len(loaded.train.labels) + len(loaded.val.labels) + len(loaded.test.labels) == 30
+    (folder / "emu").mkdir()
+    (folder / "emu" / "a.heic").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"emu holds no images but 1 x \.heic"):
+        load_folder(folder, image_size=16)
+
+
+def test_jfif_is_read(folder):
+    Image.fromarray(colours(7)).save(folder / "dog" / "new.jfif", format="jpeg")
+    loaded = load_folder(folder, image_size=16, validation=0, test=0)
+    assert torch.bincount(loaded.train.labels).tolist() == [10, 21]
+
+
+def test_what_is_held_out_depends_on_the_image_and_not_on_its_label(folder):
+    """A class more moves the labels of the others; their images stay where they were."""
+    options: dict[str, Any] = {"image_size": 16, "validation": 0.2, "test": 0}
+    before = load_folder(folder, **options)
+    for i in range(10):
+        picture(folder / "ant" / f"{i}.png", colours(i + 9000))
+    after = load_folder(folder, **options)
+    assert after.classes == ["ant", "cat", "dog"]
+    kept = Split(after.val.images, after.val.labels - 1)
+    assert as_set(before.val) == as_set(Split(*(part[kept.labels >= 0] for part in kept)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"path": None}, {"path": 3}, {"path": "a\0b"}, {"seed": None}, {"channels": "3"},
+     {"test": "a"},
+     {"image_size": None}, {"validation": None}, {"test": float("nan")}],
+)  # fmt: skip
+def test_wrong_types_are_named(folder, changes):
+    with pytest.raises((TypeError, ValueError), match=f"^{next(iter(changes))} is") as caught:
+        load_folder(**{"path": folder, "image_size": 16, **changes})
+    assert "\n" not in str(caught.value)

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import os
+import warnings
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..patches import to_pair
+from .._inputs import check_number, check_positive, to_pair
 from .content import check_seed, digest_images, held_out, ranks
 from .dataset import ImageDataset, Source, Split
+from .files import check_path
 from .images import IMAGE_SUFFIXES, decode, fit_image
 from .pixels import histograms, statistics
+
+_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
 
 
 def load_folder(
@@ -34,15 +39,15 @@ def load_folder(
 
     validation and test are fractions of all images, or numbers of them. They are drawn class by
     class from a hash of each image and ``seed``, as in load_dataset; at least one image of each
-    class is left for training.
+    class is left for training. What in a class's folder is no image that can be read (a .heic
+    photograph, a folder inside it) is counted and named in a warning.
 
     Raises FileNotFoundError and ValueError, with a sentence that names the folder or the file.
     """
-    root = Path(path).expanduser()
+    root = check_path("path", path)
     size = to_pair(image_size)
     check_seed(seed)
-    if channels is not None and (isinstance(channels, bool) or channels < 1):
-        raise ValueError(f"channels is a whole number above zero or None, given {channels!r}")
+    channels = None if channels is None else check_positive("channels", channels)
     files = _class_files(root)
     # Read once to small tensors, with the channels that each file has.
     images = [[fit_image(decode(f), size, channels, f) for f in group] for group in files.values()]
@@ -103,21 +108,37 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
             f"the sub-folders of {root} are {', '.join(f.name for f in folders)}, which are parts "
             "and not classes: name one of them, or put the classes side by side"
         )
-    files = {}
+    files, passed = {}, []
     for folder in folders:
-        suffixes = (*IMAGE_SUFFIXES, ".npy")
-        found = sorted(
-            p
-            for p in folder.iterdir()
-            if p.is_file() and p.suffix.lower() in suffixes and not p.name.startswith(".")
-        )
+        seen = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        found = [p for p in seen if p.is_file() and p.suffix.lower() in _SUFFIXES]
         if not found:
+            there = f" but {_named(seen)}" if seen else ""
             raise ValueError(
-                f"{folder} holds no images: remove it, or put files there that end in one of "
-                f"{', '.join(suffixes)}"
+                f"{folder} holds no images{there}: remove it, or put files there that end in one "
+                f"of {', '.join(_SUFFIXES)}"
             )
         files[folder.name] = found
+        passed += sorted(set(seen) - set(found))
+    if passed:
+        warnings.warn(
+            f"{root} holds {_named(passed)} that cannot be read and are not used: convert "
+            f"pictures to .png or .jpg, and put them right into their class's folder",
+            stacklevel=3,
+        )
     return files
+
+
+def _named(paths: list[Path]) -> str:
+    """How many of which kind, with an example of each: "3 x .heic (such as cats/a.heic)"."""
+    kinds: dict[str, list[Path]] = {}
+    for path in paths:
+        kind = "folder" if path.is_dir() else path.suffix.lower() or "file without ending"
+        kinds.setdefault(kind, []).append(path)
+    return " and ".join(
+        f"{len(some)} x {kind} (such as {some[0].parent.name}/{some[0].name})"
+        for kind, some in kinds.items()
+    )
 
 
 def _common_channels(images: list[list[Tensor]], files: list[list[Path]]) -> int:
@@ -136,12 +157,10 @@ def _common_channels(images: list[list[Tensor]], files: list[list[Path]]) -> int
 
 def _count_share(name: str, share: float | int, total: int) -> int:
     """Turn a fraction below 1, or a number of images, into a number of images."""
-    whole = isinstance(share, int) and not isinstance(share, bool)
-    if not isinstance(share, (int, float)) or isinstance(share, bool) or not 0 <= share < total:
+    whole = isinstance(share, Integral)
+    if not 0 <= check_number(name, share) < (total if whole else 1):
         raise ValueError(
-            f"{name} is a fraction from 0 to below 1 or a number of images below {total}, "
-            f"given {share!r}"
+            f"{name} is {share}; give a fraction from 0 to below 1, or a number of images below "
+            f"{total}"
         )
-    if not whole and share >= 1:
-        raise ValueError(f"{name} as a fraction lies below 1, given {share}")
     return int(share) if whole else max(round(share * total), 1 if share else 0)
