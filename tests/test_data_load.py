@@ -119,12 +119,12 @@ def test_keras_labels_with_a_second_axis(tmp_path, no_data):
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"name": "cifar10"}, ValueError, "no data set 'cifar10': use one of .*cifar100.*mnist"),
-        ({"validation": 120}, ValueError, "validation is a number of images from 0 to 119"),
-        ({"validation": -1}, ValueError, "validation is a number of images from 0 to 119"),
-        ({"validation": 0.1}, TypeError, "validation is a number of images"),
+        ({"name": "cifar10"}, ValueError, "no data set 'cifar10'; give one of .*cifar100.*mnist"),
+        ({"validation": 120}, ValueError, "120; give a number of images from 0 to 119"),
+        ({"validation": -1}, ValueError, "validation is -1; give a whole number"),
+        ({"validation": 0.1}, TypeError, "validation is 0.1; give a whole number"),
         ({"stand_in": "yes"}, ValueError, 'stand_in is None, True, False or "only"'),
-        ({"seed": 0.5}, TypeError, "seed is a whole number"),
+        ({"seed": 0.5}, TypeError, "seed is 0.5; give a whole number"),
     ],
 )
 def test_bad_arguments(tmp_path, no_data, options, error, words):

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..patches import check_positive
+from .._inputs import check_flag, check_positive, check_whole
 from .augment import Augment
-from .content import check_seed, scramble
+from .content import scramble
 from .dataset import Split, check_split
 from .mixing import Mix
 from .pixels import channel_columns, check_statistics
@@ -53,27 +53,35 @@ class Batches:
         world_size: int = 1,
     ) -> None:
         images, labels = check_split(split)
-        check_statistics(mean, std, images.shape[1])
-        _check_options(batch_size, shuffle, drop_last, augment, mix, sizes, rank, world_size)
-        check_seed(seed)
-        _check_labels(labels)
-        self.sizes = tuple(sizes)
+        self.mean, self.std = check_statistics(mean, std, images.shape[1])
+        self.batch_size = check_positive("batch_size", batch_size)
+        self.shuffle, self.drop_last = (
+            check_flag("shuffle", shuffle),
+            check_flag("drop_last", drop_last),
+        )
+        self.seed = check_whole("seed", seed, -(2**64))
+        for name, change in (("augment", augment), ("mix", mix)):
+            if change is not None and not callable(change):
+                raise TypeError(f"{name} is {change!r}; give a function or None, see build_{name}.")
+        self.augment, self.mix = augment, mix
+        if not isinstance(sizes, (list, tuple)):
+            raise TypeError(f"sizes is {sizes!r}; give a list of whole numbers of pixels.")
+        self.sizes = tuple(check_positive("a value of sizes", size) for size in sizes)
+        self.world_size = check_positive("world_size", world_size)
+        self.rank = check_whole("rank", rank)
+        if self.rank >= self.world_size:
+            raise ValueError(f"rank is {rank}; give a number below world_size, {world_size}.")
         try:
             self.device = torch.device(device)
             self.images, self.labels = images.to(self.device), labels.to(self.device)
+            self._generator = torch.Generator(device=self.device)
         except (RuntimeError, TypeError, AssertionError) as error:
             if "out of memory" in str(error):
                 raise
-            reason = str(error).split(chr(10))[0]
-            raise ValueError(f'device {device!r} cannot be used ({reason}): try "cpu"') from error
-        self.batch_size = batch_size
-        self.mean, self.std = tuple(mean), tuple(std)
-        self.shuffle, self.seed = shuffle, seed
-        self.augment, self.mix = augment, mix
-        self.drop_last, self.rank, self.world_size = drop_last, rank, world_size
+            reason = str(error).split(chr(10))[0].rstrip(".")
+            raise ValueError(f'device {device!r} cannot be used ({reason}); try "cpu".') from error
+        self._mean, self._std = channel_columns(self.mean, self.std, self.device)
         self.epoch = 0
-        self._mean, self._std = channel_columns(mean, std, self.device)
-        self._generator = torch.Generator(device=self.device)
 
     @property
     def num_images(self) -> int:
@@ -90,9 +98,7 @@ class Batches:
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, counted from 0, that the next iteration goes through."""
-        if isinstance(epoch, bool) or not isinstance(epoch, int) or epoch < 0:
-            raise ValueError(f"epoch is a whole number from 0, given {epoch!r}")
-        self.epoch = epoch
+        self.epoch = check_whole("epoch", epoch)
 
     def _state(self, *numbers: int) -> int:
         """One seed from several numbers, such that neighbouring numbers share nothing."""
@@ -144,41 +150,4 @@ class Batches:
             return images
         return torch.nn.functional.interpolate(
             images, size=(size, size), mode="bilinear", antialias=True
-        )
-
-
-def _check_labels(labels: Tensor) -> None:
-    if not labels.ndim:
-        raise ValueError("labels is a single number: give one label for each image")
-    if labels.dtype == torch.bool or labels.is_complex():
-        raise TypeError(f"labels are class numbers or shares of classes, given {labels.dtype}")
-    if len(labels) and not labels.is_floating_point() and labels.min() < 0:
-        raise ValueError(f"labels are class numbers from 0, given {int(labels.min())}")
-
-
-def _check_options(
-    batch_size: int,
-    shuffle: bool,
-    drop_last: bool,
-    augment: Augment | None,
-    mix: Mix | None,
-    sizes: Sequence[int],
-    rank: int,
-    world_size: int,
-) -> None:
-    check_positive("batch_size", batch_size)
-    check_positive("world_size", world_size)
-    for name, switch in (("shuffle", shuffle), ("drop_last", drop_last)):
-        if not isinstance(switch, bool):
-            raise TypeError(f"{name} is True or False, given {switch!r}")
-    for name, change in (("augment", augment), ("mix", mix)):
-        if change is not None and not callable(change):
-            raise TypeError(f"{name} is a function or None, given {change!r}: see build_{name}")
-    if not isinstance(sizes, (list, tuple)) or any(
-        isinstance(size, bool) or not isinstance(size, int) or size < 1 for size in sizes
-    ):
-        raise ValueError(f"sizes are whole numbers of pixels above zero, given {sizes!r}")
-    if isinstance(rank, bool) or not isinstance(rank, int) or not 0 <= rank < world_size:
-        raise ValueError(
-            f"rank lies between 0 and world_size - 1 = {world_size - 1}, given {rank!r}"
         )

@@ -67,12 +67,6 @@ def allocate(counts: np.ndarray, total: int, spare: int = 0) -> np.ndarray:
     return shares
 
 
-def check_seed(seed: int) -> None:
-    """Raise one clear sentence unless ``seed`` is a whole number."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise TypeError(f"seed is a whole number, given {seed!r} ({type(seed).__name__})")
-
-
 def held_out(labels: np.ndarray, total: int, num_classes: int, spare: int = 0) -> np.ndarray:
     """Mark (N,) the first images of every class, ``total`` in all, in the order given."""
     shares = allocate(np.bincount(labels, minlength=num_classes), total, spare)

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._inputs import check_choice, check_whole
 from .content import allocate, rank_in_class
-from .pixels import denormalise, normalise
+from .pixels import check_statistics, denormalise, normalise
 
 SPLITS = {
     "official": "official split",
@@ -36,8 +37,7 @@ class Source:
     origin: str
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS:
-            raise ValueError(f"unknown split {self.split!r}: use one of {sorted(SPLITS)}")
+        check_choice("split", self.split, SPLITS)
 
     def __str__(self) -> str:
         return f"{SPLITS[self.split]} ({self.origin})"
@@ -71,8 +71,15 @@ def check_split(split: object) -> Split:
             f"a split has uint8 images (N, C, H, W), given {images.dtype} "
             f"{tuple(images.shape)}: they are divided by 255 one batch at a time"
         )
-    if len(images) != len(labels):
-        raise ValueError(f"there are {len(images)} images but {len(labels)} labels")
+    if not labels.ndim or len(images) != len(labels):
+        raise ValueError(
+            f"there are {len(images)} images but {len(labels) if labels.ndim else 'no'} labels; "
+            "give one for each image."
+        )
+    if labels.dtype == torch.bool or labels.is_complex():
+        raise TypeError(f"labels is {labels.dtype}; give class numbers or shares of classes.")
+    if len(labels) and not labels.is_floating_point() and labels.min() < 0:
+        raise ValueError(f"labels reach down to {int(labels.min())}; give class numbers from 0.")
     return Split(images, labels)
 
 
@@ -94,6 +101,33 @@ class ImageDataset:
     source: Source
     groups: list[str] | None = None
     group_of: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.classes, (list, tuple)) or not self.classes:
+            raise TypeError(f"classes is {self.classes!r}; give a list of the classes' names.")
+        if not isinstance(self.source, Source):
+            raise TypeError(f"source is {self.source!r}; give a Source.")
+        self.train, self.val, self.test = map(check_split, (self.train, self.val, self.test))
+        shape, last = self.train.images.shape[1:], len(self.classes) - 1
+        for images, labels in (self.train, self.val, self.test):
+            if images.shape[1:] != shape:
+                raise ValueError(
+                    f"the parts hold images of {tuple(shape)} and {tuple(images.shape[1:])}; give "
+                    "one shape."
+                )
+            if labels.ndim == 1 and not labels.is_floating_point() and len(labels):
+                low, high = int(labels.min()), int(labels.max())
+                if low < 0 or high > last:
+                    raise ValueError(
+                        f"labels reach from {low} to {high}; give numbers of the {last + 1} "
+                        f"classes, from 0 to {last}."
+                    )
+        check_statistics(self.mean, self.std, shape[0])
+        if self.group_of is not None and len(self.group_of) != len(self.classes):
+            raise ValueError(
+                f"group_of names the groups of {len(self.group_of)} classes; give one for each of "
+                f"the {len(self.classes)}."
+            )
 
     @property
     def in_channels(self) -> int:
@@ -150,10 +184,10 @@ class ImageDataset:
 def _shrink(part: Split, n: int | None, name: str, num_classes: int) -> Split:
     if n is None:
         return part
-    if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= len(part.labels):
+    if check_whole(name, n) > len(part.labels):
         raise ValueError(
-            f"{name} is a number of images from 0 to {len(part.labels)}, the size of that part, "
-            f"given {n!r}"
+            f"{name} is {n}; give a number of images from 0 to {len(part.labels)}, the size of "
+            "that part."
         )
     labels = part.labels.numpy()
     shares = allocate(np.bincount(labels, minlength=num_classes), n)

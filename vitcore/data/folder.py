@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_number, check_positive, to_pair
-from .content import check_seed, digest_images, held_out, ranks
+from .._inputs import check_number, check_positive, check_whole, to_pair
+from .content import digest_images, held_out, ranks
 from .dataset import ImageDataset, Source, Split
 from .files import check_path
 from .images import IMAGE_SUFFIXES, decode, fit_image
@@ -46,7 +46,7 @@ def load_folder(
     """
     root = check_path("path", path)
     size = to_pair(image_size)
-    check_seed(seed)
+    seed = check_whole("seed", seed, -(2**64))
     channels = None if channels is None else check_positive("channels", channels)
     files = _class_files(root)
     # Read once to small tensors, with the channels that each file has.

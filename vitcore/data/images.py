@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..patches import check_positive, to_pair
+from .._inputs import check_positive, to_pair
 from .files import check_path, claimed_bytes
 
 IMAGE_SUFFIXES = (

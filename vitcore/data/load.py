@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from .._inputs import check_whole
 from . import _standin
-from .content import check_seed, digest_images, fingerprint, held_out, ranks
+from .content import digest_images, fingerprint, held_out, ranks
 from .dataset import ImageDataset, Source, Split
 from .download import DataUnavailableError, cache_dir, checksum, fetch, store_arrays, workspace
 from .files import check_arrays, check_path, parse_raw, read_npz
@@ -54,17 +55,16 @@ def load_dataset(
     """
     if not isinstance(name, str) or name not in KNOWN:
         raise ValueError(
-            f"there is no data set {name!r}: use one of {sorted(KNOWN)}, or load_folder for "
-            "images of your own"
+            f"there is no data set {name!r}; give one of {sorted(KNOWN)}, or use load_folder for "
+            "images of your own."
         )
     wanted = _wants_stand_in(stand_in)
-    if isinstance(validation, bool) or not isinstance(validation, int):
-        raise TypeError(f"validation is a number of images, given {validation!r}")
-    check_seed(seed)
+    validation = check_whole("validation", validation)
+    seed = check_whole("seed", seed, -(2**64))
     if mirrors is not None and (
-        isinstance(mirrors, str) or not all(isinstance(mirror, str) for mirror in mirrors)
+        not isinstance(mirrors, (list, tuple)) or not all(isinstance(m, str) for m in mirrors)
     ):
-        raise TypeError(f"mirrors is a list of addresses or None, given {mirrors!r}")
+        raise TypeError(f"mirrors is {mirrors!r}; give a list of addresses or None.")
     cache = cache_dir()
 
     def build(arrays: dict[str, Any], origin: str, where: str) -> ImageDataset:
@@ -109,10 +109,10 @@ def build_dataset(
     known = KNOWN[name]
     check_arrays(arrays, known, where)
     y_train, y_test = arrays["y_train"], arrays["y_test"]
-    if not 0 <= validation < len(y_train):
+    if validation >= len(y_train):
         raise ValueError(
-            f"validation is a number of images from 0 to {len(y_train) - 1}, to be taken from the "
-            f"{len(y_train)} training images of {name}, given {validation}"
+            f"validation is {validation}; give a number of images from 0 to {len(y_train) - 1}, "
+            f"to be taken from the {len(y_train)} training images of {name}."
         )
     digests = digest_images(arrays["x_train"], y_train), digest_images(arrays["x_test"], y_test)
     split = _recognise(arrays, known, digests)

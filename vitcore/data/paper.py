@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..patches import check_positive
+from .._inputs import check_positive
 from .files import check_path
 from .images import decode, fit_image
 

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,22 +58,23 @@ def to_tensor(images: np.ndarray, keep: np.ndarray) -> Tensor:
     return out
 
 
-def check_statistics(mean: Sequence[float], std: Sequence[float], channels: int) -> None:
-    """Raise one clear sentence unless mean and std hold a usable number for every channel."""
+def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, ...], ...]:
+    """Return (mean, std) as floats, or raise one clear sentence: one usable number per channel."""
+    made = []
     for name, values in (("mean", mean), ("std", std)):
-        if isinstance(values, str) or not isinstance(values, (Sequence, Tensor, np.ndarray)):
-            raise TypeError(f"{name} has one number per channel, such as (0.5,), given {values!r}")
-        for value in values:
-            check_number(f"a value of {name}", float(value) if hasattr(value, "item") else value)
-    if not len(mean) == len(std) == channels:
+        if not isinstance(values, (list, tuple, Tensor, np.ndarray)):
+            raise TypeError(f"{name} is {values!r}; give one number per channel, such as (0.5,).")
+        if isinstance(values, (Tensor, np.ndarray)):
+            values = np.atleast_1d(values).tolist()
+        made.append(tuple(check_number(f"a value of {name}", value) for value in values))
+    if not len(made[0]) == len(made[1]) == channels:
         raise ValueError(
-            f"mean and std have one value per channel: the images have {channels} "
-            f"channels, given {len(mean)} and {len(std)} values"
+            f"mean and std have {len(made[0])} and {len(made[1])} values; give one for each of the "
+            f"images' {channels} channels."
         )
-    if not all(math.isfinite(value) for value in (*mean, *std)):
-        raise ValueError(f"mean and std must be finite, given {tuple(mean)} and {tuple(std)}")
-    if min(std) <= 0:
-        raise ValueError(f"every value of std must be above zero, given {tuple(std)}")
+    if min(made[1]) <= 0:
+        raise ValueError(f"std is {made[1]}; give numbers above zero.")
+    return made[0], made[1]
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -83,8 +84,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     Raises TypeError for images of another type, ValueError for a number of channels that differs.
     """
-    check_pixels(images)
-    check_statistics(mean, std, images.shape[-3])
+    mean, std = check_statistics(mean, std, check_pixels(images))
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
     columns = channel_columns(mean, std, images.device)
     return (scaled - columns[0]) / columns[1]
@@ -92,17 +92,17 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
-    check_pixels(images)
-    check_statistics(mean, std, images.shape[-3])
+    mean, std = check_statistics(mean, std, check_pixels(images))
     columns = channel_columns(mean, std, images.device)
     return (images * columns[1] + columns[0]).clamp(0, 1)
 
 
-def check_pixels(images: object) -> None:
-    """Raise one clear sentence unless ``images`` is a tensor (…, C, H, W) of pixel values."""
+def check_pixels(images: Any) -> int:
+    """Return the channels of images (…, C, H, W), or raise one clear sentence."""
     if not isinstance(images, Tensor):
-        raise TypeError(f"images is a {type(images).__name__}; give a torch tensor (…, C, H, W)")
+        raise TypeError(f"images is a {type(images).__name__}; give a torch tensor (…, C, H, W).")
     if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images is {images.dtype}; give uint8, or floating point in [0, 1]")
+        raise TypeError(f"images is {images.dtype}; give uint8, or floating point in [0, 1].")
     if images.ndim < 3:
-        raise ValueError(f"images has the shape {tuple(images.shape)}; give (…, C, H, W)")
+        raise ValueError(f"images has shape {tuple(images.shape)}; give (…, C, H, W).")
+    return images.shape[-3]
