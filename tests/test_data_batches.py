@@ -238,5 +238,5 @@ def test_images_grow_with_the_epochs(small_cifar100):
 
 @pytest.mark.parametrize("sizes", [[0], [2.5], [True], [24, -1]])
 def test_wrong_sizes(small_cifar100, sizes):
-    with pytest.raises((TypeError, ValueError), match="value of sizes is .*give a whole number"):
+    with pytest.raises((TypeError, ValueError), match=r"value of sizes is .*give a whole number"):
         Batches(small_cifar100.train, 5, sizes=sizes, mean=(0.5,) * 3, std=(0.5,) * 3)
