@@ -120,14 +120,14 @@ def test_images_are_not_written_to():
         (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), {}, TypeError, r"float\(\) / 255"),
         ([[0.0]], {}, TypeError, "images is a list"),
         (torch.zeros(1, 4, 4), {}, ValueError, r"shape \(1, 4, 4\); give four axes"),
-        (torch.zeros(1, 1, 4, 4), {"degrees": -1}, ValueError, "degrees must be zero or more"),
+        (torch.zeros(1, 1, 4, 4), {"degrees": -1}, ValueError, "degrees is -1; give zero or more"),
         (
             torch.zeros(1, 1, 4, 4),
             {"translate": float("nan")},
             ValueError,
             "translate is nan; give a finite number",
         ),
-        (torch.zeros(1, 1, 4, 4), {"scale": 1.0}, ValueError, "fraction below 1"),
+        (torch.zeros(1, 1, 4, 4), {"scale": 1.0}, ValueError, "scale is 1.0; give a fraction"),
         (torch.zeros(1, 1, 4, 4), {"degrees": (-5, 5)}, TypeError, "degrees is .*give a number"),
     ],
 )

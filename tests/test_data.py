@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,10 +20,14 @@ from data_helpers import (
 
 from vitcore import data
 from vitcore.data import (
+    ImageDataset,
     Source,
     Split,
     content,
+    denormalise,
+    normalise,
 )
+from vitcore.data.pixels import histograms, statistics
 
 
 def test_images_labels_and_types(tmp_path, no_data):
@@ -70,6 +77,79 @@ def test_normalise_and_back(small_cifar100):
     assert (whole.std((0, 2, 3)) - 1).abs().max() < 1e-3
 
 
+def test_every_channel_has_a_mean_and_a_deviation_of_its_own():
+    images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 5)
+    mean, std = (0.1, 0.2, 0.5), (0.1, 0.25, 0.5)
+    done = normalise(images, mean, std)
+    expected = torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1, 1).expand(2, 3, 4, 5)
+    torch.testing.assert_close(done, expected)
+    torch.testing.assert_close(denormalise(done, mean, std), images / 255)
+    arrays: Any = torch.tensor(mean), np.array(std)
+    torch.testing.assert_close(normalise(images[0], arrays[0], arrays[1]), done[0])
+    for wrong, words in (
+        ((images, mean[:2], std), "2 and 3 values; give one for each of the images' 3 channels"),
+        ((images, mean, (0.1, 0.0, 0.1)), "give numbers above zero"),
+        ((images, 0.5, std), "mean is 0.5; give one number per channel"),
+        ((images.long(), mean, std), r"images is torch\.int64; give uint8"),
+        ((images[0, 0], mean, std), r"images has shape \(4, 5\)"),
+        ((None, mean, std), "images is a NoneType"),
+    ):
+        for function in (normalise, denormalise):
+            with pytest.raises((TypeError, ValueError), match=words):
+                function(*wrong)  # type: ignore[arg-type]
+
+
+def test_a_channel_without_contrast_is_not_divided_by_zero():
+    values = np.zeros((3, 4, 4, 2), np.uint8)
+    values[..., 1] = np.arange(16).reshape(4, 4)
+    mean, std = statistics(histograms(values))
+    assert mean[0] == 0
+    assert std[0] == 1 / 255
+    assert std[1] == pytest.approx((values[..., 1] / 255).std())
+
+
+def test_the_fingerprint_is_of_training_and_validation_images_and_labels(small_mnist):
+    """Two fingerprints are equal where training and the choice of weights see the same."""
+
+    def changed(part: str, name: str) -> ImageDataset:
+        split = getattr(small_mnist, part)
+        values = getattr(split, name).clone()
+        values[7] = (values[7] + 1) % 10
+        return replace(small_mnist, **{part: split._replace(**{name: values})})
+
+    whole = small_mnist.fingerprint()
+    assert replace(small_mnist).fingerprint() == whole
+    for part in ("train", "val"):
+        for name in ("images", "labels"):
+            assert changed(part, name).fingerprint() != whole
+    assert changed("test", "images").fingerprint() == whole
+    moved = small_mnist.train._replace(images=small_mnist.train.images.flip(0))
+    assert replace(small_mnist, train=moved).fingerprint() != whole
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": list("012345678")}, "labels reach from 0 to 9; give numbers of the 9 classes"),
+        ({"classes": []}, r"classes is \[\]; give a list"),
+        ({"mean": (0.1, 0.1)}, "give one for each of the images' 1 channels"),
+        ({"std": (0.0,)}, "give numbers above zero"),
+        ({"std": (float("nan"),)}, "give a finite number"),
+        ({"source": "mine"}, "source is 'mine'; give a Source"),
+        ({"val": None}, "a split is a pair"),
+        ({"group_of": torch.zeros(3)}, "groups of 3 classes; give one for each of the 10"),
+        ({"test": Split(torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1).long())}, "give one shape"),
+        (
+            {"test": Split(torch.zeros(2, 1, 28, 28).byte(), torch.zeros(3))},
+            "2 images but 3 labels",
+        ),
+    ],
+)
+def test_a_data_set_looks_at_its_parts(small_mnist, changes, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        replace(small_mnist, **changes)
+
+
 def test_validation_is_by_class_and_by_content_not_by_order(tmp_path, no_data):
     arrays = tiny(train=400)
     save(tmp_path / "a", arrays)
@@ -117,6 +197,7 @@ def test_allocate_keeps_shares_and_totals():
     counts = np.array([10, 20, 70, 0])
     assert content.allocate(counts, 10).tolist() == [1, 2, 7, 0]
     assert content.allocate(counts, 100).tolist() == counts.tolist()
+    assert content.allocate(counts, 7).tolist() == [1, 1, 5, 0]  # of 0.7, 1.4 and 4.9
     assert content.allocate(np.array([1, 1, 1]), 2).tolist() == [1, 1, 0]
     assert content.allocate(np.array([1, 1, 5]), 4, spare=1).tolist() == [0, 0, 4]
 

@@ -111,6 +111,15 @@ def test_ranks_share_without_repeating_or_losing(world, shuffle):
     assert len({x for one in dropped for x in one}) == full * world
 
 
+@pytest.mark.parametrize(("count", "expected"), [(15, 0), (16, 8), (31, 8), (32, 16)])
+def test_all_ranks_drop_the_same(count, expected):
+    """A rank's own share may hold a full batch more than that of the others."""
+    for rank in range(2):
+        batches = Batches(numbered(count), 8, drop_last=True, rank=rank, world_size=2, **PLAIN)
+        assert len(labels_of(batches)) == batches.num_images == expected
+        assert len(batches) == expected // 8
+
+
 def test_one_rank_and_several_see_the_same_global_batches():
     whole = [set(labels.tolist()) for _, labels in Batches(numbered(), 8, shuffle=True, **PLAIN)]
     parts = [
@@ -229,6 +238,10 @@ def test_images_grow_with_the_epochs(small_cifar100):
     whole, same = next(iter(Batches(split, 50, **common)))
     torch.testing.assert_close(images, whole)
     assert torch.equal(labels, same)
+    fine = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    fine[..., ::2] = 255  # stripes become grey: what is made smaller is averaged
+    ((grey, _),) = Batches((fine, labels[:4]), 4, sizes=[8], mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert grey.abs().max() < 0.1
     # Half the side is the mean of four pixels, more or less: what is seen stays the same.
     growing.set_epoch(0)
     small, _ = next(iter(growing))

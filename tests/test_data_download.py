@@ -199,6 +199,11 @@ def test_the_next_mirror_is_asked(server, served, no_data, fault):
     assert server.asked("bad") == (0 if fault == "missing" else data.DOWNLOAD_ATTEMPTS)
 
 
+def test_mirrors_are_asked_in_their_order(server, served, no_data):
+    fetch("mnist", server.mirror("first"), server.mirror("second"))
+    assert (server.asked("first"), server.asked("second")) == (4, 0)
+
+
 def test_a_corrupt_file_is_fetched_again(server, served, no_data):
     check_download(fetch("mnist", server.mirror("a", "once-corrupt")), served["mnist"], no_data)
     assert server.asked("a") == 8

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -69,7 +71,7 @@ def test_kinds_of_images(tmp_path):
     assert np.array_equal(read_image(floats, 8)[0].numpy(), grey)
     wide = tmp_path / "i.tif"
     Image.fromarray(grey.astype(np.int32) * 1000).save(wide)
-    with pytest.raises(ValueError, match=rf"{wide} has more than 16 bits"):
+    with pytest.raises(ValueError, match=rf"{wide} cannot be read .* more than 16 bits"):
         read_image(wide, 8)
 
 
@@ -95,8 +97,8 @@ def test_kinds_of_arrays(tmp_path):
     for name, values, words in (
         ("neg", grey / 255 - 1, "outside"),
         ("int", grey.astype(np.int64), "type int64"),
-        ("flat", grey[0], r"shape \(8,\), but must be"),
-        ("obj", np.array([{}]), "cannot be read as a .npy array"),
+        ("flat", grey[0], r"shape is \(8,\), but must be"),
+        ("obj", np.array([{}]), "cannot be read as an image"),
     ):
         path = tmp_path / f"{name}.npy"
         np.save(path, values, allow_pickle=True)
@@ -105,3 +107,102 @@ def test_kinds_of_arrays(tmp_path):
         assert str(path) in str(caught.value)
     with pytest.raises(FileNotFoundError, match="no file"):
         read_image(tmp_path / "nothing.png", 8)
+
+
+@pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 2), (3, 5_000)])
+def test_a_long_thin_picture_does_not_ask_for_gigabytes(tmp_path, shape, monkeypatch):
+    """To cover 64 pixels by the short side, all of it would be resized to 64 x 3,840,000."""
+    made = []
+    original = torch.nn.functional.interpolate
+
+    def watch(values, size, **options):
+        made.append(size)
+        return original(values, size, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "interpolate", watch)
+    values = np.full(shape, 7, np.uint8)
+    middle = (slice(None), slice(shape[1] // 2 - 1, shape[1] // 2 + 1))
+    values[middle if shape[0] < shape[1] else middle[::-1]] = 200
+    if shape[0] > shape[1]:
+        values[:] = 7
+        values[shape[0] // 2 - 1 : shape[0] // 2 + 1] = 200
+    image = read_image(picture(tmp_path / "a.png", values), 64)
+    assert image.shape == (1, 64, 64)
+    assert image[0, 32, 32] > 100  # the centre is the centre still
+    (size,) = made
+    assert size[0] * size[1] < 64 * 64 * 20
+
+
+def test_a_picture_of_usual_shape_is_resized_whole(tmp_path):
+    """Six times as wide as high: nothing is cut away before it is resized."""
+    values = colours(3, (20, 120))
+    image = read_image(picture(tmp_path / "a.png", values), 10)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(values)[None, None].float(), (10, 60), mode="bilinear", antialias=True
+    )
+    assert torch.equal(image[0], theirs[0, 0, :, 25:35].round().to(torch.uint8))
+
+
+def header(shape: tuple[int, ...]) -> bytes:
+    """A .npy file that announces an array and holds ten bytes of it."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
+    )
+    return file.getvalue() + bytes(10)
+
+
+@pytest.mark.parametrize("shape", [(10**6, 10**6), (10**12, 10**12, 3), (3, 4), (-1, 4)])
+def test_an_array_that_claims_more_than_it_holds(tmp_path, shape):
+    path = tmp_path / "a.npy"
+    path.write_bytes(header(shape))
+    with pytest.raises(ValueError, match=r"header announces .* bytes") as caught:
+        read_image(path, 8)
+    assert str(path) in str(caught.value)
+
+
+def test_rounding_is_to_the_nearest(tmp_path):
+    deep = np.array([[0, 128, 129, 257 * 9 + 128, 257 * 9 + 129, 65535]], np.uint16)
+    image = read_image(picture(tmp_path / "a.png", np.repeat(deep, 6, 0)), 6)
+    assert image[0, 0].tolist() == [0, 0, 1, 9, 10, 255]
+    # Two pixels become one by their mean: 0.6 and 0.4 of a step are rounded, not cut off.
+    pair = np.repeat(np.array([[10, 11, 10, 11]], np.uint8), 4, 0)
+    pair[1::2] = np.array([11, 11, 10, 10])
+    exact = torch.nn.functional.interpolate(
+        torch.from_numpy(pair)[None, None].double(), (2, 2), mode="bilinear", antialias=True
+    )
+    small = read_image(picture(tmp_path / "b.png", pair), 2)
+    assert torch.equal(small[0].double(), exact[0, 0].round())
+    assert not torch.equal(exact[0, 0].round(), exact[0, 0].floor())
+
+
+def test_fine_patterns_become_grey_and_not_stripes(tmp_path):
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    image = read_image(picture(tmp_path / "a.png", stripes), 16)
+    assert (image.float() - 127.5).abs().max() < 16
+
+
+def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
+    shown = Image.fromarray(np.array([[0, 1], [1, 0]], np.uint8), "P")
+    shown.putpalette([255, 0, 0, 0, 0, 255])
+    shown.save(tmp_path / "a.png", transparency=0)
+    image = read_image(tmp_path / "a.png", 2)
+    assert image[:, 0, 0].tolist() == [255, 255, 255]
+    assert image[:, 0, 1].tolist() == [0, 0, 255]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"path": 3}, "path is 3; give the path"),
+        ({"image_size": None}, "image_size is None"),
+        ({"channels": 0}, "channels is 0"),
+        ({"channels": 2}, "has 3 channels, but 2 are wanted"),
+        ({"invert": "yes"}, "invert is .yes.; give True or False"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, options, words):
+    path = picture(tmp_path / "a.png", colours())
+    with pytest.raises((TypeError, ValueError), match=words):
+        read_image(**{"path": path, "image_size": 8, **options})

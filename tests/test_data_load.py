@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,43 @@ def test_bad_files(tmp_path, no_data, case):
     with pytest.raises(ValueError, match=r"not a readable \.npz file") as caught:
         load(tmp_path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("claimed", [(10**12, 28, 28), (10**6, 10**6, 10**6), (119, 28, 28)])
+def test_arrays_that_claim_more_than_their_file_holds(tmp_path, no_data, claimed):
+    """Terabytes are refused before any memory is asked for."""
+    path = save(tmp_path, tiny())
+    with zipfile.ZipFile(path) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    header = io.BytesIO()
+    shape = {"descr": "|u1", "fortran_order": False, "shape": claimed}
+    np.lib.format.write_array_header_1_0(header, shape)
+    members["x_train.npy"] = header.getvalue() + members["x_train.npy"][128:]
+    with zipfile.ZipFile(path, "w") as changed:
+        for name, content in members.items():
+            changed.writestr(name, content)
+    with pytest.raises(ValueError, match=r"x_train claims .* bytes") as caught:
+        load(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"name": None}, {"data_dir": 3}, {"data_dir": torch.zeros(2)}, {"mirrors": "http://a"},
+     {"mirrors": [1]}, {"stand_in": 2}, {"seed": None}, {"validation": "5"}],
+)  # fmt: skip
+def test_wrong_types_are_named(tmp_path, no_data, changes):
+    save(tmp_path, tiny())
+    with pytest.raises((TypeError, ValueError), match=r"give|use|given") as caught:
+        load_dataset(**{"name": "mnist", "data_dir": tmp_path, "validation": 20, **changes})
+    assert "\n" not in str(caught.value)
+
+
+def test_any_whole_number_is_a_seed(tmp_path, no_data):
+    save(tmp_path, tiny())
+    images = [load(tmp_path, seed=seed).val.images for seed in (10**30, -5, 2**64 - 5, 3)]
+    assert torch.equal(images[1], images[2])
+    assert not torch.equal(images[0], images[3])
 
 
 def test_keras_labels_with_a_second_axis(tmp_path, no_data):

@@ -100,7 +100,7 @@ def test_bad_arguments(tmp_path):
     for options in ({"image_size": (28, 28)}, {"image_size": 0}, {"channels": None}):
         with pytest.raises((TypeError, ValueError), match=r"image_size is|channels is"):
             read_digit(tmp_path / "a.png", **options)
-    with pytest.raises(TypeError, match="path is the path"):
+    with pytest.raises(TypeError, match="path is None; give the path"):
         read_digit(None)  # type: ignore[arg-type]
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from .._inputs import check_flag, check_whole
-from .amounts import check_affine, check_pictures, check_share
+from ._inputs import check_affine, check_pictures, check_share
 from .geometry import crop, hflip, random_affine, random_erasing, random_resized_crop
 from .mixing import Mix, mixup_cutmix
 from .trivial import trivial_augment
@@ -28,8 +28,8 @@ def digits(
     *, degrees: float = 10.0, translate: float = 2.0, scale: float = 0.1, fill: float = 0.0
 ) -> Augment:
     """Small rotations, shifts and scales, which leave a digit the digit that it was."""
-    check_affine(degrees, translate, scale)
-    check_share("fill", fill)
+    degrees, translate, scale = check_affine(degrees, translate, scale)
+    fill = check_share("fill", fill)
 
     def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return random_affine(

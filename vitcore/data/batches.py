@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._inputs import check_flag, check_positive, check_whole
+from ._inputs import check_seed, shown
 from .augment import Augment
 from .content import scramble
 from .dataset import Split, check_split
@@ -59,13 +60,15 @@ class Batches:
             check_flag("shuffle", shuffle),
             check_flag("drop_last", drop_last),
         )
-        self.seed = check_whole("seed", seed, -(2**64))
+        self.seed = check_seed(seed)
         for name, change in (("augment", augment), ("mix", mix)):
             if change is not None and not callable(change):
-                raise TypeError(f"{name} is {change!r}; give a function or None, see build_{name}.")
+                raise TypeError(
+                    f"{name} is {shown(change)}; give a function or None, see build_{name}."
+                )
         self.augment, self.mix = augment, mix
         if not isinstance(sizes, (list, tuple)):
-            raise TypeError(f"sizes is {sizes!r}; give a list of whole numbers of pixels.")
+            raise TypeError(f"sizes is {shown(sizes)}; give a list of whole numbers of pixels.")
         self.sizes = tuple(check_positive("a value of sizes", size) for size in sizes)
         self.world_size = check_positive("world_size", world_size)
         self.rank = check_whole("rank", rank)
@@ -79,7 +82,9 @@ class Batches:
             if "out of memory" in str(error):
                 raise
             reason = str(error).split(chr(10))[0].rstrip(".")
-            raise ValueError(f'device {device!r} cannot be used ({reason}); try "cpu".') from error
+            raise ValueError(
+                f'device {shown(device)} cannot be used ({reason}); try "cpu".'
+            ) from error
         self._mean, self._std = channel_columns(self.mean, self.std, self.device)
         self.epoch = 0
 

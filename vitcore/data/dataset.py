@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._inputs import check_choice, check_whole
+from ._inputs import shown
 from .content import allocate, rank_in_class
 from .pixels import check_statistics, denormalise, normalise
 
@@ -104,9 +105,9 @@ class ImageDataset:
 
     def __post_init__(self) -> None:
         if not isinstance(self.classes, (list, tuple)) or not self.classes:
-            raise TypeError(f"classes is {self.classes!r}; give a list of the classes' names.")
+            raise TypeError(f"classes is {shown(self.classes)}; give a list of the classes' names.")
         if not isinstance(self.source, Source):
-            raise TypeError(f"source is {self.source!r}; give a Source.")
+            raise TypeError(f"source is {shown(self.source)}; give a Source.")
         self.train, self.val, self.test = map(check_split, (self.train, self.val, self.test))
         shape, last = self.train.images.shape[1:], len(self.classes) - 1
         for images, labels in (self.train, self.val, self.test):

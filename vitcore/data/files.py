@@ -6,7 +6,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import os
 import tarfile
 import zipfile
 import zlib
@@ -71,13 +70,6 @@ def claimed_bytes(file: IO[bytes]) -> int:
     else:
         raise ValueError(f"its format {version} is that of tables")
     return file.tell() + math.prod(shape) * dtype.itemsize
-
-
-def check_path(name: str, path: str | os.PathLike[str]) -> Path:
-    """Turn an argument into a Path, with ~ for the user's home, or raise one clear sentence."""
-    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
-        raise TypeError(f"{name} is the path of a file or folder, given {path!r}")
-    return Path(path).expanduser()
 
 
 def check_arrays(arrays: dict[str, Any], known: Known, where: str) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_number, check_positive, check_whole, to_pair
+from .._inputs import check_number, check_positive, to_pair
+from ._inputs import check_path, check_seed
 from .content import digest_images, held_out, ranks
 from .dataset import ImageDataset, Source, Split
-from .files import check_path
 from .images import IMAGE_SUFFIXES, decode, fit_image
 from .pixels import histograms, statistics
 
@@ -46,7 +46,7 @@ def load_folder(
     """
     root = check_path("path", path)
     size = to_pair(image_size)
-    seed = check_whole("seed", seed, -(2**64))
+    seed = check_seed(seed)
     channels = None if channels is None else check_positive("channels", channels)
     files = _class_files(root)
     # Read once to small tensors, with the channels that each file has.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._inputs import check_number, check_whole
-from .amounts import check_affine, check_pictures, check_range, check_share
+from ._inputs import check_affine, check_pictures, check_range, check_share
 
 
 def column(values: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ def affine(
     The conventions are those of torchvision's ``functional.affine``.
     """
     check_pictures(images, angle=angle, shift=shift, scale=scale)
-    check_number("fill", fill)
+    fill = check_number("fill", fill)
     height, width = images.shape[-2:]
     radians = angle * (math.pi / 180)
     cos, sin = torch.cos(radians) / scale, torch.sin(radians) / scale
@@ -101,8 +101,8 @@ def random_affine(
     and for amounts out of range.
     """
     check_pictures(images, generator)
-    check_affine(degrees, translate, scale)
-    check_number("fill", fill)
+    degrees, translate, scale = check_affine(degrees, translate, scale)
+    fill = check_number("fill", fill)
     if not (degrees or translate or scale) or not len(images):
         return images
     # Always four draws an image, so that switching one kind off leaves the others as they were.
@@ -125,8 +125,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int, fill: float
     middle, which leaves the image as it is.
     """
     check_pictures(images, top=top, left=left)
-    check_whole("padding", padding)
-    check_number("fill", fill)
+    padding = check_whole("padding", padding)
+    fill = check_number("fill", fill)
     if images.device.type == "cpu":  # reading them back from a GPU would make the loop wait
         for name, start in (("top", top), ("left", left)):
             if len(images) and not 0 <= start.min() <= start.max() <= 2 * padding:
@@ -185,7 +185,7 @@ def erase(
     A box without height or width erases nothing. Source: Zhong et al. (2020), random erasing.
     """
     check_pictures(images, top=top, left=left, height=height, width=width)
-    check_number("value", value)
+    value = check_number("value", value)
     return images.masked_fill(inside_box(images, top, left, top + height, left + width), value)
 
 

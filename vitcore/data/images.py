@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .._inputs import check_positive, to_pair
-from .files import check_path, claimed_bytes
+from ._inputs import check_path, shown
+from .files import claimed_bytes
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
@@ -40,7 +41,7 @@ def read_image(
     if channels is not None:
         check_positive("channels", channels)
     if not isinstance(invert, bool):
-        raise TypeError(f"invert is True or False, given {invert!r}")
+        raise TypeError(f"invert is {shown(invert)}; give True or False.")
     file = check_path("path", path)
     image = fit_image(decode(file), size, channels, file)
     return 255 - image if invert else image
@@ -50,40 +51,41 @@ def decode(path: Path) -> np.ndarray:
     """Read an image file as uint8 (H, W, C), with as many channels as the file has."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    if path.suffix.lower() == ".npy":
-        try:
-            with path.open("rb") as file:
-                claimed = claimed_bytes(file)
-            if claimed != path.stat().st_size:
-                raise ValueError(f"its header announces {claimed:,} bytes")
-            values = np.load(path, allow_pickle=False)
-        except (OSError, EOFError, ValueError, TypeError, SyntaxError) as error:
-            raise ValueError(f"{path} cannot be read as a .npy array: {error}") from error
-        if values.ndim == 2:
-            values = values[..., None]
-        if values.ndim != 3 or 0 in values.shape:
-            raise ValueError(
-                f"{path} has the shape {values.shape}, but must be (H, W) or (H, W, C)"
-            )
-        return _to_bytes(values, path)
-    from PIL import Image, ImageOps
-
     try:
-        with Image.open(path) as opened:
-            mode = opened.mode
-            picture: Image.Image = ImageOps.exif_transpose(opened)  # as the camera was held
-            picture.load()
+        return _read_array(path) if path.suffix.lower() == ".npy" else _read_picture(path)
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's readers let through whatever a damaged file provokes
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    except Exception as error:  # Pillow and NumPy let through whatever a damaged file provokes
+        raise ValueError(f"{path} cannot be read as an image: {error or type(error)}") from error
+
+
+def _read_array(path: Path) -> np.ndarray:
+    with path.open("rb") as file:
+        claimed = claimed_bytes(file)
+    if claimed != path.stat().st_size:
+        raise ValueError(f"its header announces {claimed:,} bytes")
+    values = np.load(path, allow_pickle=False)
+    if values.ndim == 2:
+        values = values[..., None]
+    if values.ndim != 3 or 0 in values.shape:
+        raise ValueError(f"its shape is {values.shape}, but must be (H, W) or (H, W, C)")
+    return _to_bytes(values)
+
+
+def _read_picture(path: Path) -> np.ndarray:
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as file:
+        mode = file.mode
+        picture: Image.Image = ImageOps.exif_transpose(file)  # as the camera was held
+        picture.load()
     if picture.mode.startswith("I"):  # 16 bits a pixel; some versions of Pillow widen it to 32
         values = np.asarray(picture)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError(f"{path} has more than 16 bits a pixel: store 8 or 16")
-        return _to_bytes(values.astype(np.uint16), path)[..., None]
+            raise ValueError("it has more than 16 bits a pixel: store 8 or 16")
+        return _to_bytes(values.astype(np.uint16))[..., None]
     if picture.mode == "F":
-        return _to_bytes(np.asarray(picture), path)[..., None]
+        return _to_bytes(np.asarray(picture))[..., None]
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         # What shows through is white, as on paper; dropping alpha would show what lay beneath it.
         picture = picture.convert("RGBA")
@@ -96,7 +98,7 @@ def decode(path: Path) -> np.ndarray:
     return np.asarray(picture.convert("RGB"))
 
 
-def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
+def _to_bytes(values: np.ndarray) -> np.ndarray:
     """Bring uint8, uint16, bool or floating point values in [0, 1] to uint8."""
     if values.dtype == np.uint8:
         return values
@@ -106,13 +108,10 @@ def _to_bytes(values: np.ndarray, path: Path) -> np.ndarray:
         return np.round(values / 257).astype(np.uint8)
     if np.issubdtype(values.dtype, np.floating):
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
-            raise ValueError(
-                f"{path} holds floating point values outside [0, 1]: scale them, or store uint8"
-            )
+            raise ValueError("its values lie outside [0, 1]: scale them, or store uint8")
         return np.round(values * 255).astype(np.uint8)
     raise ValueError(
-        f"{path} holds values of the type {values.dtype}: store uint8, uint16 or floating point "
-        "values in [0, 1]"
+        f"its values have the type {values.dtype}: store uint8, uint16 or floating point in [0, 1]"
     )
 
 

@@ -15,10 +15,11 @@ import torch
 
 from .._inputs import check_whole
 from . import _standin
+from ._inputs import check_path, check_seed, shown
 from .content import digest_images, fingerprint, held_out, ranks
 from .dataset import ImageDataset, Source, Split
 from .download import DataUnavailableError, cache_dir, checksum, fetch, store_arrays, workspace
-from .files import check_arrays, check_path, parse_raw, read_npz
+from .files import check_arrays, parse_raw, read_npz
 from .known import FILES, KNOWN, MIRRORS, Known
 from .pixels import histograms, statistics, to_tensor
 
@@ -55,16 +56,16 @@ def load_dataset(
     """
     if not isinstance(name, str) or name not in KNOWN:
         raise ValueError(
-            f"there is no data set {name!r}; give one of {sorted(KNOWN)}, or use load_folder for "
-            "images of your own."
+            f"there is no data set {shown(name)}; give one of {sorted(KNOWN)}, or use load_folder "
+            "for images of your own."
         )
     wanted = _wants_stand_in(stand_in)
     validation = check_whole("validation", validation)
-    seed = check_whole("seed", seed, -(2**64))
+    seed = check_seed(seed)
     if mirrors is not None and (
         not isinstance(mirrors, (list, tuple)) or not all(isinstance(m, str) for m in mirrors)
     ):
-        raise TypeError(f"mirrors is {mirrors!r}; give a list of addresses or None.")
+        raise TypeError(f"mirrors is {shown(mirrors)}; give a list of addresses or None.")
     cache = cache_dir()
 
     def build(arrays: dict[str, Any], origin: str, where: str) -> ImageDataset:
@@ -75,13 +76,14 @@ def load_dataset(
 
     if wanted == "only":
         return drawn()
-    directory = data_dir or os.environ.get("VITCORE_DATA")
-    if directory:
+    named = os.environ.get("VITCORE_DATA") or None
+    directory = named if data_dir is None or str(data_dir) == "" else data_dir
+    if directory is not None:
         folder = check_path("data_dir", directory)
         if not folder.is_dir():
-            named = "" if data_dir else ", which VITCORE_DATA names"
+            by = ", which VITCORE_DATA names" if directory is named else ""
             raise FileNotFoundError(
-                f"there is no directory {folder}{named}: name one that holds {name}.npz, or none"
+                f"there is no directory {folder}{by}: name one that holds {name}.npz, or none"
             )
         found = _find(name, folder)
         if found:
@@ -208,9 +210,9 @@ def _advice(name: str) -> str:
 def _wants_stand_in(stand_in: bool | str | None) -> bool | str:
     if stand_in is None:
         return os.environ.get("VITCORE_STANDIN", "").lower() in ("1", "true", "yes", "on")
-    if stand_in is True or stand_in is False or stand_in == "only":
+    if isinstance(stand_in, (bool, str)) and stand_in in (True, False, "only"):
         return stand_in
-    raise ValueError(f'stand_in is None, True, False or "only", given {stand_in!r}')
+    raise ValueError(f'stand_in is None, True, False or "only", given {shown(stand_in)}')
 
 
 def _stand_in(name: str, cache: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._inputs import check_above_zero, check_whole
-from .amounts import check_pictures, check_share
+from ._inputs import check_pictures, check_share, shown
 from .geometry import column, host_generator, inside_box
 
 Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
@@ -24,6 +24,8 @@ Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
 def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
     """Class numbers (B,) as distributions (B, K); soft labels stay."""
     count = len(images)
+    if isinstance(labels, Tensor) and labels.device != images.device:
+        raise ValueError(f"labels is on {labels.device}; give it on {images.device}.")
     whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
     if whole and labels.shape == (count,):
         # Reading them back from a GPU would make the loop wait.
@@ -45,7 +47,7 @@ def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
 
 def _check_targets(images: Tensor, targets: Any) -> None:
     if not isinstance(targets, Tensor) or not targets.is_floating_point():
-        raise TypeError(f"targets is {targets!r:.60}; give a floating point tensor (B, K).")
+        raise TypeError(f"targets is {shown(targets)}; give a floating point tensor (B, K).")
     if targets.ndim != 2 or len(targets) != len(images):
         raise ValueError(f"targets has shape {tuple(targets.shape)}; give ({len(images)}, K).")
 

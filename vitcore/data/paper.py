@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._inputs import check_positive
-from .files import check_path
+from ._inputs import check_path
 from .images import decode, fit_image
 
 _SIDE = 256  # pixels of the longer side on which ink is looked for

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .._inputs import check_number
+from ._inputs import shown
 
 
 def channel_columns(
@@ -63,7 +64,9 @@ def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, .
     made = []
     for name, values in (("mean", mean), ("std", std)):
         if not isinstance(values, (list, tuple, Tensor, np.ndarray)):
-            raise TypeError(f"{name} is {values!r}; give one number per channel, such as (0.5,).")
+            raise TypeError(
+                f"{name} is {shown(values)}; give one number per channel, such as (0.5,)."
+            )
         if isinstance(values, (Tensor, np.ndarray)):
             values = np.atleast_1d(values).tolist()
         made.append(tuple(check_number(f"a value of {name}", value) for value in values))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._inputs import check_choice, check_number
-from .amounts import check_pictures
+from ._inputs import check_pictures
 from .geometry import affine, column, host_generator, sample
 
 
@@ -24,13 +24,13 @@ def _grey(images: Tensor) -> Tensor:
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """other + factor (images - other), kept within [0, 1]; factor (B,)."""
-    return torch.lerp(other.expand_as(images), images, column(factor)).clamp(0, 1)
+    return torch.lerp(other.expand_as(images), images, column(factor.to(images.dtype))).clamp(0, 1)
 
 
 def brightness(images: Tensor, factor: Tensor) -> Tensor:
     """Multiply each image (B, C, H, W) by its factor (B,)."""
     check_pictures(images, factor=factor)
-    return (images * column(factor)).clamp(0, 1)
+    return (images * column(factor.to(images.dtype))).clamp(0, 1)
 
 
 def colour(images: Tensor, factor: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def trivial_operation(name: str, images: Tensor, amount: Tensor, fill: float = 0
     """
     check_choice("name", name, TRIVIAL)
     check_pictures(images, amount=amount)
-    check_number("fill", fill)
+    fill = check_number("fill", fill)
     if name in _ENHANCE:
         return _ENHANCE[name](images, 1 + amount)
     if name == "identity":
@@ -170,7 +170,7 @@ def trivial_augment(
     moved with bilinear interpolation.
     """
     check_pictures(images, generator)
-    check_number("fill", fill)
+    fill = check_number("fill", fill)
     host = host_generator(generator, images.device)
     chosen = torch.randint(len(TRIVIAL), (len(images),), generator=host)
     draw = torch.rand((len(images), 2), generator=generator, device=images.device)
