@@ -126,7 +126,7 @@ def test_bad_images_and_options():
         stem(torch.zeros(1, 1, 32, 32))
     with pytest.raises(ValueError, match="does not divide"):
         stem(torch.zeros(1, 3, 30, 32))
-    with pytest.raises(TypeError, match="'width'; ConvStem takes"):
+    with pytest.raises(TypeError, match="ConvStem has no option 'width'"):
         ViT(**CONFIG, patch_embed="conv_stem", patch_embed_options={"width": 3})
 
 

@@ -5,12 +5,15 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -431,6 +434,198 @@ def test_importing_the_core_loads_the_core_alone():
     assert done.stdout.strip() == "0.1.0"
 
 
+# -- parameters anew ---------------------------------------------------------------------------
+
+
+def tensors(model):
+    return dict(model.named_parameters()) | dict(model.named_buffers())
+
+
+@pytest.mark.parametrize("options", [*VARIANTS.values(), {"patch_embed": "conv_stem"}])
+def test_reset_parameters_leaves_nothing_of_what_was_there(options):
+    fresh, used = small_vit(**options), small_vit(**options)
+    with torch.no_grad():
+        for tensor in tensors(used).values():
+            tensor.fill_(float("nan"))
+    for model in (fresh, used):
+        torch.manual_seed(3)
+        model.reset_parameters()
+    for name, tensor in tensors(fresh).items():
+        assert torch.equal(tensor, tensors(used)[name]), name
+
+
+@pytest.mark.parametrize("options", [*VARIANTS.values(), {"patch_embed": "conv_stem"}])
+def test_a_model_from_the_meta_device_starts_as_any_other(options):
+    with torch.device("meta"):
+        model = small_vit(**options)
+    model.to_empty(device="cpu")
+    with torch.no_grad():
+        for tensor in tensors(model).values():
+            tensor.fill_(float("nan"))
+    fresh = small_vit(**options)
+    for one in (model, fresh):
+        torch.manual_seed(3)
+        one.reset_parameters()
+    for name, tensor in tensors(fresh).items():
+        assert torch.equal(tensor, tensors(model)[name]), name
+
+
+@pytest.mark.parametrize("assign", [True, False])
+def test_loading_weights_restores_the_table_that_they_do_not_hold(assign):
+    right = randomise(small_vit(positions="sincos"))
+    with torch.device("meta"):
+        model = small_vit(positions="sincos")
+    if not assign:
+        model.to_empty(device="cpu").pos_embed.fill_(float("nan"))
+    whole = nn.Sequential(model)  # as part of a larger model too
+    whole.load_state_dict({f"0.{k}": v for k, v in right.state_dict().items()}, assign=assign)
+    assert torch.equal(model.eval()(small_images()), right(small_images()))
+
+
+def test_a_model_with_sincos_positions_can_be_copied_and_sent():
+    model = small_vit(positions="sincos").half()
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        again.load_state_dict(model.state_dict())
+        assert again.pos_embed.dtype == torch.float16
+        assert torch.equal(again.pos_embed, model.pos_embed)
+
+
+def test_modules_of_ones_own_start_as_they_say():
+    class Scaled(nn.Linear):
+        def reset_parameters(self):
+            nn.init.constant_(self.weight, 0.5)
+
+    class Outer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Scaled(24, 24, bias=False)
+            self.gate = nn.Parameter(torch.empty(1))
+            self.plain = nn.Linear(24, 24)
+
+        def reset_parameters(self):
+            nn.init.constant_(self.gate, self.inner.weight[0, 0].item())
+
+    model = small_vit()
+    model.blocks[0].mlp = Outer()
+    model.blocks[1].mlp = type("PlainLinear", (nn.Linear,), {})(24, 24)
+    with torch.no_grad():
+        model.blocks[0].mlp.inner.weight.zero_()
+    model.reset_parameters()
+    outer = model.blocks[0].mlp
+    assert (outer.inner.weight == 0.5).all()
+    assert outer.gate.item() == 0.5  # from the inside out
+    for linear in (outer.plain, model.blocks[1].mlp):
+        assert linear.weight.abs().max() <= 0.04
+        assert not linear.bias.any()
+
+
+# -- tracing, exporting, other types -----------------------------------------------------------
+
+EXPORTED = {
+    "learned": {},
+    "learned, prefix without positions": {"class_position": False, "registers": 2},
+    "sincos": {"positions": "sincos", "attention_options": {"kernel": "explicit"}},
+    "none": {"positions": "none", "pool": "mean"},
+    "conv stem": {"patch_embed": "conv_stem", "depth": 1},
+}
+OTHER_SIZES = [(12, 16), (16, 12), (24, 20), (8, 8)]
+
+
+@pytest.mark.parametrize("options", EXPORTED.values(), ids=EXPORTED)
+def test_a_traced_model_takes_images_of_other_sizes(options, recwarn):
+    model = randomise(small_vit(**options))
+    traced = torch.jit.trace(model, small_images())
+    assert not [w for w in recwarn if issubclass(w.category, torch.jit.TracerWarning)]
+    for size in OTHER_SIZES:
+        images = small_images(3, size)
+        torch.testing.assert_close(traced(images), model(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "strict"),
+    [("learned", (12, 16), False), ("learned", (8, 20), True), ("sincos", (12, 16), True),
+     ("learned, prefix without positions", (8, 20), False), ("conv stem", (12, 16), False)],
+)  # fmt: skip
+def test_an_exported_model_takes_images_of_other_sizes(name, size, strict):
+    """Whether or not the example has the size that the model was made for."""
+    model = randomise(small_vit(**{**EXPORTED[name], "depth": 1}))
+    height, width = (4 * torch.export.Dim(name, min=2, max=64) for name in ("rows", "cols"))
+    shapes = {"images": {0: torch.export.Dim("batch"), 2: height, 3: width}}
+    exported = torch.export.export(
+        model, (small_images(size=size),), dynamic_shapes=shapes, strict=strict
+    ).module()
+    for other in OTHER_SIZES:
+        images = small_images(3, other)
+        torch.testing.assert_close(exported(images), model(images), atol=1e-5, rtol=1e-5)
+
+
+def test_an_example_that_does_not_fit_is_refused_while_tracing():
+    for size, words in (((12, 18), "12 x 18"), ((2, 16), "larger")):
+        with pytest.raises(ValueError, match=words):
+            torch.jit.trace(small_vit(), small_images(size=size))
+    with pytest.raises(ValueError, match="1 channels"):
+        torch.jit.trace(small_vit(), small_images(channels=1))
+
+
+def test_onnx_keeps_the_positions_or_says_that_it_cannot_resize_them(monkeypatch):
+    monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
+    graph = str(torch.jit.trace(small_vit(), small_images()).inlined_graph)
+    assert "bicubic" not in graph
+    with pytest.raises(ValueError, match=r"3 x 4 patches; export with dynamo=True"):
+        torch.jit.trace(small_vit(), small_images(size=(16, 12)))
+    sincos = torch.jit.trace(small_vit(positions="sincos"), small_images(size=(16, 12)))
+    assert sincos(small_images(size=(8, 8))).shape == (2, 5)
+
+
+@pytest.mark.parametrize("patch_embed", ["linear", "conv_stem"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_are_converted_to_the_type_of_the_model(kind, patch_embed):
+    model = randomise(small_vit(patch_embed=patch_embed)).to(kind)
+    images = small_images()
+    assert model(images).dtype == kind
+    assert torch.equal(model(images), model(images.to(kind)))
+    back = model.float()
+    assert back(images.to(kind)).dtype == torch.float32
+
+
+def test_autocast_takes_tokens_of_its_own_type():
+    model = randomise(small_vit(layer_scale=0.5, attention_options={"kernel": "explicit"}))
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(small_images())
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), model(small_images()), atol=0.2, rtol=0.1)
+
+
+def test_a_quantised_model_still_runs():
+    from torch.ao.quantization import quantize_dynamic
+
+    model = randomise(small_vit())
+    small = quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+    torch.testing.assert_close(small(small_images()), model(small_images()), atol=0.3, rtol=0.3)
+
+
+def test_numbers_of_numpy_are_numbers():
+    wanted = {"image_size": (12, 16), "depth": 1, "mlp_ratio": 2.0, "drop_path": 0.25}
+    given = {"image_size": (np.int64(12), np.int32(16)), "depth": np.uint8(1)}
+    given |= {"mlp_ratio": np.float32(2), "drop_path": np.float64(0.25)}
+    model = small_vit(**given, patch_size=np.int64(4), num_classes=np.int16(5), dim=np.int64(24))
+    assert model.config == small_vit(**wanted).config
+    assert model.config.to_json() == small_vit(**wanted).config.to_json()
+    assert type(model.config.image_size[0]) is type(model.config.depth) is int
+    assert type(model.config.mlp_ratio) is float
+    assert ViTConfig(image_size=np.int64(32)).image_size == 32
+    model.reset_head(np.int64(3))
+    assert model(small_images()).shape == (2, 3)
+    assert create_model("vit_mnist", depth=np.int64(1)).config.depth == 1
+
+
+def test_options_of_a_configuration_are_its_own():
+    options = {"kernel": "fused"}
+    config = ViTConfig(attention_options=options)
+    options["kernel"] = "explicit"
+    assert config.attention_options == {"kernel": "fused"}
+
+
 # -- bad input ---------------------------------------------------------------------------------
 
 
@@ -461,6 +656,25 @@ def test_importing_the_core_loads_the_core_alone():
         (lambda: small_vit(mlp_ratio=0), ("mlp_ratio is 0",)),
         (lambda: small_vit(init_std=0.0), ("init_std is 0.0", "positive")),
         (lambda: small_vit(init_std=-1), ("init_std is -1",)),
+        (lambda: small_vit(mlp_ratio=float("nan")), ("mlp_ratio is nan",)),
+        (lambda: small_vit(mlp_ratio=0.01), ("mlp_ratio is 0.01", "hidden")),
+        (lambda: small_vit(init_std=float("inf")), ("init_std is inf",)),
+        (lambda: small_vit(layer_scale=float("nan")), ("layer_scale is nan", "finite")),
+        (lambda: small_vit(layer_scale=1e300), ("layer_scale is 1e+300", "float32")),
+        (lambda: small_vit(dim=2**31), ("dim is 2147483648", "at most 2147483647")),
+        (lambda: small_vit(image_size=2**31), ("image_size is 2147483648",)),
+        (lambda: small_vit(attention=["global"]), ("attention is ['global']", "'global'")),
+        (lambda: small_vit(patch_embed=["linear"]), ("patch_embed is ['linear']",)),
+        (lambda: small_vit(positions={"a": 1}), ("positions is {'a': 1}",)),
+        (lambda: create_model(["vit_mnist"]), ("model is ['vit_mnist']", "vit_cifar")),
+        (lambda: create_model(None), ("model is None",)),
+        (lambda: ViTConfig.from_json("{"), ("not JSON", "to_json")),
+        (lambda: ViTConfig.from_json(None), ("not JSON",)),
+        (lambda: ViTConfig.from_json("[" * 100000), ("not JSON",)),
+        (lambda: ViTConfig.from_json(b"\xff"), ("not JSON",)),
+        (lambda: small_vit().positions_for((0, 4)), ("grid is (0, 4)",)),
+        (lambda: small_vit().pool(torch.zeros(2, 24)), ("features has shape (2, 24)",)),
+        (lambda: small_vit()(torch.zeros(2, 3, 12, 16, device="meta")), ("meta", "cpu", "move")),
         (lambda: create_model("vit_huge"), ("'vit_huge'", "vit_tiny_patch16_224")),
         (lambda: small_vit().reset_head(-2), ("num_classes is -2",)),
         (lambda: small_vit()(torch.zeros(2, 3, 12, 18)), ("12 x 18", 4)),
@@ -505,6 +719,30 @@ def test_values_that_do_not_fit(call, words):
         (lambda: small_vit()(torch.zeros(2, 3, 12, 16, dtype=torch.bool)), ("bool",)),
         (lambda: small_vit()([[0.0]]), ("list",)),
         (lambda: small_vit().forward_with(small_images(), "attention"), ("'attention'", "list")),
+        (lambda: small_vit(class_token=1), ("class_token is 1", "True or False")),
+        (lambda: small_vit(class_position=None), ("class_position is None",)),
+        (lambda: small_vit(qkv_bias="yes"), ("qkv_bias is 'yes'",)),
+        (lambda: small_vit(image_size=(12, True)), ("(12, True)",)),
+        (lambda: small_vit(image_size=np.zeros((2, 3))), ("image_size is array",)),
+        (lambda: small_vit(dim=np.float32(24)), ("dim is",)),
+        (lambda: small_vit(dim=torch.tensor(24)), ("dim is tensor(24)",)),
+        (lambda: small_vit(drop_path=True), ("drop_path is True",)),
+        (lambda: small_vit(attention_options={"dim": 24}), ("'dim'", "kernel")),
+        (lambda: small_vit(attention_options={"qkv_bias": False}), ("'qkv_bias'", "kernel")),
+        (lambda: small_vit(attention_options={3: 4}), ("option 3",)),
+        (lambda: small_vit(attention_options=None), ("attention_options is None",)),
+        (lambda: small_vit(patch_embed_options={"dim": 24}), ("'dim'", "leave it out")),
+        (lambda: small_vit(patch_embed_options=["a"]), ("patch_embed_options is ['a']",)),
+        (lambda: ViTConfig.from_dict(None), ("None", "dict")),
+        (lambda: ViTConfig.from_dict([("dim", 3)]), ("[('dim', 3)]",)),
+        (lambda: ViTConfig.from_dict({3: 4}), ("option 3",)),
+        (lambda: ViTConfig(attention_options={"a": {1}}).to_json(), ("not JSON", "set")),
+        (lambda: small_vit().forward_with(small_images(), [3]), ("capture has 3", "names")),
+        (lambda: small_vit().forward_with(small_images(), None), ("capture is None", "list")),
+        (lambda: small_vit().forward_with(small_images(), 3), ("capture is 3",)),
+        (lambda: small_vit().forward_with(small_images(), np.array(3)), ("capture is array(3)",)),
+        (lambda: small_vit().pool([1.0]), ("features is a list",)),
+        (lambda: small_vit().positions_for(2.5), ("grid is 2.5",)),
         (lambda: ViTConfig.from_json("[1]"), ("[1]", "dict")),
         (lambda: small_vit(attention_options={"window": 3}), ("'window'",)),
         (lambda: small_vit(patch_embed_options={"overlap": 3}), ("'overlap'",)),

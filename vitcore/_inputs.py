@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What refuses bad input for the model core: what was given and what is allowed, in one sentence.
 
-A check called ``check_…`` returns the value as Python's own int, float or bool, so that NumPy's
-numbers are as good as any.
+A check that a value passes returns it as Python's own int, float or bool: NumPy's do as well.
 """
 
 from __future__ import annotations
 
 import inspect
-import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -18,6 +17,13 @@ import torch
 from torch import Tensor, nn
 
 T = TypeVar("T", bound=type)
+LARGEST = 2**31 - 1  # what torch takes as a size everywhere
+
+
+def shown(value: object) -> str:
+    """Give ``value`` as it is written in code, on one line that a sentence has room for."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def is_open(size: object) -> bool:
@@ -25,12 +31,12 @@ def is_open(size: object) -> bool:
     return isinstance(size, torch.SymInt) or (isinstance(size, Tensor) and torch.jit.is_tracing())
 
 
-def in_example(size: int) -> int:
-    """Give a traced size as the number that it is in the example, for a check outside the graph."""
+def in_example(size: Any) -> int:
+    """Give a traced size as the number it is in the example: checks stay out of the graph."""
     if not isinstance(size, Tensor):
         return size
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # not in the graph: on purpose
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
         return int(size)
 
 
@@ -47,9 +53,9 @@ def to_pair(image_size: Any, name: str = "image_size") -> tuple[int, int]:
     """
     sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(sides) != 2 or not all(map(_is_whole, sides)):
-        raise TypeError(f"{name} is {image_size!r}; give an int or a pair of ints (height, width).")
-    if not all(is_open(side) or side >= 1 for side in sides):
-        raise ValueError(f"{name} is {image_size!r}; give two sides of at least 1.")
+        raise TypeError(f"{name} is {shown(image_size)}; give an int or a pair (height, width).")
+    if not all(is_open(side) or 1 <= side <= LARGEST for side in sides):
+        raise ValueError(f"{name} is {image_size!r}; give sides from 1 to {LARGEST}.")
     height, width = (side if is_open(side) else int(side) for side in sides)
     return height, width
 
@@ -57,130 +63,162 @@ def to_pair(image_size: Any, name: str = "image_size") -> tuple[int, int]:
 def check_whole(name: str, value: Any, least: int = 0) -> int:
     """Raise one clear sentence unless ``value`` is a whole number of at least ``least``."""
     if not _is_whole(value):
-        raise TypeError(f"{name} is {value!r}; give a whole number.")
+        raise TypeError(f"{name} is {shown(value)}; give a whole number.")
     if is_open(value):
         return value
-    if value < least:
-        raise ValueError(f"{name} is {value}; give a whole number of at least {least}.")
+    if not least <= value <= LARGEST:
+        limit = f"at least {least}" if value < least else f"at most {LARGEST}"
+        raise ValueError(f"{name} is {value}; give a whole number of {limit}.")
     return int(value)
 
 
-def check_positive(name: str, value: Any) -> int:
-    """Raise one clear sentence unless ``value`` is a whole number of at least one."""
-    return check_whole(name, value, least=1)
+check_positive = partial(check_whole, least=1)
 
 
-def _to_float(name: str, value: Any) -> float:
+def check_number(
+    name: str,
+    value: Any,
+    fits: Callable[[Any], bool] = lambda number: abs(number) < 3.4e38,
+    allowed: str = "a finite number that float32 holds",
+) -> float:
+    """Raise one clear sentence unless ``value`` is a number that ``fits``."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give a number.")
-    try:
-        return float(value)
-    except OverflowError:  # of an int
-        return math.inf
+        raise TypeError(f"{name} is {shown(value)}; give a number.")
+    if not fits(value):
+        raise ValueError(f"{name} is {value}; give {allowed}.")
+    return float(value)
 
 
-def check_number(name: str, value: Any) -> float:
-    """Raise one clear sentence unless ``value`` is a finite number."""
-    number = _to_float(name, value)
-    if not math.isfinite(number):
-        raise ValueError(f"{name} is {number}; give a finite number.")
-    return number
-
-
-def check_above_zero(name: str, value: Any) -> float:
-    """Raise one clear sentence unless ``value`` is a finite number above zero."""
-    number = check_number(name, value)
-    if number <= 0:
-        raise ValueError(f"{name} is {value}; give a positive number.")
-    return number
-
-
-def check_rate(name: str, value: Any) -> float:
-    """Raise one clear sentence unless ``value`` is a probability below one."""
-    number = _to_float(name, value)
-    if not 0.0 <= number < 1.0:
-        raise ValueError(f"{name} is {number}; give a probability from 0 up to, not including, 1.")
-    return number
+check_above_zero = partial(
+    check_number, fits=lambda number: 0 < number < 3.4e38, allowed="a positive number"
+)
+check_rate = partial(
+    check_number,
+    fits=lambda number: 0 <= number < 1,
+    allowed="a probability from 0 up to, not including, 1",
+)
 
 
 def check_flag(name: str, value: Any) -> bool:
     """Raise one clear sentence unless ``value`` is True or False."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name} is {value!r}; give True or False.")
+        raise TypeError(f"{name} is {shown(value)}; give True or False.")
     return value
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     """Raise one clear sentence unless ``value`` is one of the strings ``allowed``."""
     if not isinstance(value, str) or value not in allowed:
-        raise ValueError(f"{name} is {value!r}; give one of {', '.join(map(repr, allowed))}.")
+        raise ValueError(f"{name} is {shown(value)}; give one of {', '.join(map(repr, allowed))}.")
     return value
 
 
 def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
     """Raise one clear sentence if one of ``names`` is not an option of ``what``."""
-    known = list(known)
-    unknown = [repr(name) for name in names if name not in known]
+    unknown = [shown(name) for name in names if name not in known]
     if unknown:
-        raise TypeError(
-            f"{what} has no option {', '.join(unknown)}; the options are {', '.join(known)}."
-        )
+        options = f"the options are {', '.join(known)}" if known else "leave it out"
+        raise TypeError(f"{what} has no option {', '.join(unknown)}; {options}.")
 
 
 def check_mapping(name: str, value: Any) -> dict[str, Any]:
     """Raise one clear sentence unless ``value`` is a mapping; return it as a dict of its own."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is {value!r}; give a dict of options by name.")
+        raise TypeError(f"{name} is {shown(value)}; give a dict of options by name.")
     return dict(value)
 
 
-def check_options(name: str, options: Any, cls: type, *given: Any, **named: Any) -> None:
-    """Raise one clear sentence unless ``cls`` takes ``options`` beside what it is given anyway."""
-    check_mapping(name, options)
+def check_options(name: str, options: Any, cls: type, *given: Any, **named: Any) -> dict[str, Any]:
+    """Raise one clear sentence unless ``cls`` takes ``options`` beside what the model gives it."""
+    options = check_mapping(name, options)
     signature = inspect.signature(cls)
     taken = signature.bind_partial(*given, **named).arguments
-    free = {name: p for name, p in signature.parameters.items() if name not in taken}
-    any_name = any(p.kind is p.VAR_KEYWORD for p in free.values())
-    unknown = [o for o in options if o in taken or (o not in free and not any_name)]
-    single = [p for p in free.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    free = [p for p in signature.parameters.values() if p.name not in taken]
+    if not any(p.kind is p.VAR_KEYWORD for p in free):
+        check_names(f"{name}: {cls.__name__}", options, [p.name for p in free])
+    single = [p for p in free if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [p.name for p in single if p.default is p.empty and p.name not in options]
-    if unknown or missing:
-        wrong = f"has {', '.join(map(repr, unknown))}" if unknown else f"lacks {missing[0]!r}"
-        raise TypeError(f"{name} {wrong}; {cls.__name__} takes {', '.join(free) or 'no options'}.")
+    if missing:
+        raise TypeError(f"{name} lacks {missing[0]!r}; {cls.__name__} cannot be made without.")
+    return options
 
 
 def check_images(images: Any, channels: int | None = None, floating: bool = True) -> None:
     """Raise one clear sentence unless ``images`` is a floating-point tensor (B, C, H, W)."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images is a {type(images).__name__}; give a torch tensor (B, C, H, W).")
+    shape = tuple(map(in_example, images.shape))
     if images.ndim != 4:
         raise ValueError(
-            f"images has shape {tuple(images.shape)}; give four axes (B, C, H, W), "
-            "images[None] for a single image."
+            f"images has shape {shape}; give (B, C, H, W), images[None] for a single image."
         )
     if floating and not images.is_floating_point():
         raise TypeError(
-            f"images is {images.dtype}; the model takes floating point, so convert with "
-            "images.float() / 255 and normalise."
+            f"images is {images.dtype}; give floating point, normalised: images.float() / 255."
         )
-    if channels is not None and in_example(images.shape[1]) != channels:
+    if channels is not None and shape[1] != channels:
         raise ValueError(
-            f"images has {images.shape[1]} channels in shape {tuple(images.shape)}, but the model "
-            f"was made with in_channels={channels}; convert the images, or make the model with "
-            f"in_channels={images.shape[1]}."
+            f"images has {shape[1]} channels in shape {shape}, but the model was made with "
+            f"in_channels={channels}; convert the images, or make it with in_channels={shape[1]}."
         )
+
+
+def check_device(name: str, x: Tensor, like: Any) -> None:
+    """Raise one clear sentence unless ``x`` lies where ``like`` does (which may yet be loaded)."""
+    if isinstance(like, Tensor) and not like.is_meta and x.device != like.device:
+        raise ValueError(f"{name} is on {x.device}, the model on {like.device}; move one of them.")
+
+
+def check_tokens(name: str, x: Any, like: Any = None, axes: int | None = None) -> None:
+    """Raise one clear sentence unless ``x`` is tokens (..., D) that fit ``like``, (..., D) too.
+
+    Where ``like`` is no floating-point tensor, as in a quantised layer, any width and type does.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise TypeError(f"{name} is {kind}; give a floating-point tensor of tokens (B, N, D).")
+    if x.ndim < 1 or axes not in (None, x.ndim):
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; give tokens (B, N, D).")
+    if not isinstance(like, Tensor) or not like.is_floating_point():
+        return
+    width = in_example(like.shape[-1])
+    if in_example(x.shape[-1]) != width:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; give tokens of width {width}.")
+    check_device(name, x, like)
+    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise TypeError(f"{name} is {x.dtype}, but the model {like.dtype}; convert one of them.")
+
+
+def _alike(sizes: tuple[int, ...]) -> bool:
+    return all(a == b or 1 in (a, b) for a in sizes for b in sizes)
+
+
+def check_heads(q: Any, k: Any, v: Any = None) -> None:
+    """Raise one clear sentence unless queries (..., N, d), keys and values (..., M, d) fit."""
+    v = k if v is None else v
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        check_tokens(name, x)
+        check_device(name, x, like=q)
+        if x.dtype != q.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise TypeError(f"{name} is {x.dtype}, but q is {q.dtype}; convert one of them.")
+    shapes = [tuple(map(in_example, x.shape)) for x in (q, k, v)]
+    fits = min(map(len, shapes)) >= 2 and shapes[0][-1] == shapes[1][-1] != 0
+    sizes = zip(*(shape[-3::-1] for shape in shapes), strict=False)
+    if not fits or shapes[1][-2] != shapes[2][-2] or not all(map(_alike, sizes)):
+        given = ", ".join(f"{name} has shape {s}" for name, s in zip("qkv", shapes, strict=True))
+        raise ValueError(f"{given}; give (..., N, d), (..., M, d), (..., M, d).")
 
 
 def register(
     table: dict[str, type[nn.Module]], name: Any, made_as: str, *given: Any, **named: Any
 ) -> Callable[[T], T]:
-    """Give the decorator that enters into ``table`` a class that can be made so."""
+    """Give the decorator that enters a class into ``table``, where the model can make it."""
     if not isinstance(name, str):
-        raise TypeError(f"the name to register is {name!r}; give a string in brackets.")
+        raise TypeError(f"the name to register is {shown(name)}; give a string in brackets.")
 
     def add(cls: T) -> T:
         if not isinstance(cls, type) or not issubclass(cls, nn.Module):
-            raise TypeError(f"{cls!r} is registered as {name!r}; register a class of nn.Module.")
+            raise TypeError(f"{shown(cls)} is not a class of nn.Module; register one.")
         try:
             inspect.signature(cls).bind_partial(*given, **named)
         except TypeError as error:

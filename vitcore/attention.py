@@ -10,7 +10,15 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ._inputs import T, check_choice, check_flag, check_positive, register
+from ._inputs import (
+    T,
+    check_choice,
+    check_flag,
+    check_heads,
+    check_positive,
+    check_tokens,
+    register,
+)
 from .embeddings import TokenLayout
 
 Record = dict[str, "Tensor | None"]
@@ -26,21 +34,21 @@ def keep(record: Record | None, **tensors: Tensor) -> None:
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     """Compute softmax(q kᵀ / √d): how much of each key a query takes; every row sums to one.
 
-    Args:
-        q: (..., N, d) queries.
-        k: (..., M, d) keys.
-
-    Returns:
-        (..., N, M).
-
+    Queries are (..., N, d), keys (..., M, d), the weights (..., N, M).
+    Raises TypeError, ValueError for tensors that do not fit each other.
     Source: Vaswani et al. (2017), equation 1.
     """
+    check_heads(q, k)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     return scores.softmax(dim=-1)
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend with the two matrix products written out: (..., N, d), (..., M, d) twice."""
+    """Attend with the two matrix products written out: (..., N, d), (..., M, d) twice.
+
+    Raises TypeError, ValueError for tensors that do not fit each other.
+    """
+    check_heads(q, k, v)
     return attention_weights(q, k) @ v
 
 
@@ -77,9 +85,7 @@ class Attention(nn.Module):
         kernel: "fused" is torch's ``scaled_dot_product_attention``, "explicit" the same written
             out, "auto" the faster of the two for the device and the type.
 
-    Raises:
-        TypeError, ValueError: for sizes that do not fit or an unknown kernel.
-
+    Raises TypeError, ValueError for sizes that do not fit or an unknown kernel.
     Source: Vaswani et al. (2017), section 3.2.2; Dosovitskiy et al. (2021), appendix A.
     """
 
@@ -99,6 +105,7 @@ class Attention(nn.Module):
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens (B, N, D) to queries, keys and values, each (B, h, N, d)."""
+        check_tokens("x", x, getattr(self.qkv, "weight", None), axes=3)
         qkv = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         q, k, v = qkv.unbind(0)
         return q, k, v
@@ -122,10 +129,8 @@ class Attention(nn.Module):
     ) -> Tensor:
         """Mix tokens (B, N, D) to (B, N, D).
 
-        Args:
-            x: (B, N, D).
-            layout: where the patches stand; this attention looks everywhere and does not need it.
-            record: takes "q", "k", "v" (B, h, N, d) and "attention" (B, h, N, N), where asked for.
+        ``layout`` says where the patches stand; this attention looks everywhere and does not need
+        it. ``record`` takes "q", "k", "v" (B, h, N, d) and "attention" (B, h, N, N) if asked for.
         """
         q, k, v = self.split(x)
         keep(record, q=q, k=k, v=v)

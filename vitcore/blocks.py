@@ -16,6 +16,7 @@ from ._inputs import (
     check_options,
     check_positive,
     check_rate,
+    check_tokens,
 )
 from .attention import ATTENTIONS, Record, keep
 from .embeddings import TokenLayout
@@ -27,6 +28,7 @@ NORM_EPS = 1e-6
 class Mlp(nn.Module):
     """Two linear maps with the exact GELU between them, applied to every token by itself.
 
+    Raises TypeError, ValueError for sizes that do not fit, when made and when called.
     Source: Dosovitskiy et al. (2021), section 3.1; Hendrycks and Gimpel (2016) for GELU.
     """
 
@@ -39,6 +41,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, N, D) to (B, N, D)."""
+        check_tokens("x", x, getattr(self.fc1, "weight", None))
         return self.fc2(self.act(self.fc1(x)))
 
 
@@ -60,6 +63,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale tokens (B, N, D)."""
+        check_tokens("x", x, self.gamma)
         return x * self.gamma
 
 
@@ -69,9 +73,7 @@ class DropPath(nn.Module):
     A branch is left out with probability ``rate``, one draw per image, and the ones kept are
     divided by 1 - rate, so that the mean stays. When evaluating it does nothing.
 
-    Raises:
-        ValueError: if ``rate`` is not in [0, 1).
-
+    Raises TypeError, ValueError if ``rate`` is not a number in [0, 1).
     Source: Huang et al. (2016), "Deep networks with stochastic depth".
     """
 
@@ -83,6 +85,7 @@ class DropPath(nn.Module):
         """Drop or keep x (B, ...) image by image."""
         if self.rate == 0.0 or not self.training:
             return x
+        check_tokens("x", x)
         keep_rate = 1.0 - self.rate
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)  # one draw per image
         return x * x.new_empty(shape).bernoulli_(keep_rate) / keep_rate
@@ -96,18 +99,14 @@ class Block(nn.Module):
     """One pre-norm transformer block: attention mixes tokens, the MLP works on each.
 
     Args:
-        dim: D, the width.
-        heads: h, the number of attention heads.
+        dim, heads: D, the width; h, the number of attention heads.
         mlp_ratio: the MLP's hidden width as a multiple of D.
         qkv_bias: whether queries, keys and values have a bias.
         drop_path: probability of leaving a branch out, per image.
         layer_scale: the initial factor of :class:`LayerScale`; None leaves it out.
-        attention: name in ``ATTENTIONS``.
-        attention_options: further arguments of that attention.
+        attention, attention_options: a name in ``ATTENTIONS``, its further arguments.
 
-    Raises:
-        TypeError, ValueError: for sizes, rates or names that do not fit.
-
+    Raises TypeError, ValueError for sizes, rates, names or tokens that do not fit.
     Source: Dosovitskiy et al. (2021), equations 2 and 3.
     """
 
@@ -126,10 +125,14 @@ class Block(nn.Module):
         dim = check_positive("dim", dim)
         hidden_dim = int(dim * check_above_zero("mlp_ratio", mlp_ratio))
         if hidden_dim < 1:
-            raise ValueError(f"mlp_ratio is {mlp_ratio}; give at least 1 / dim, such as 4.")
+            raise ValueError(
+                f"mlp_ratio is {mlp_ratio}; give one that leaves a hidden unit, such as 4."
+            )
         make_attention = ATTENTIONS[check_choice("attention", attention, ATTENTIONS)]
         options = {} if attention_options is None else attention_options
-        check_options("attention_options", options, make_attention, dim, heads, qkv_bias=qkv_bias)
+        options = check_options(
+            "attention_options", options, make_attention, dim, heads, qkv_bias=qkv_bias
+        )
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
@@ -144,12 +147,11 @@ class Block(nn.Module):
     ) -> Tensor:
         """Map tokens (B, N, D) to (B, N, D).
 
-        Args:
-            x: (B, N, D).
-            layout: the grid of patches and the number of prefix tokens, for attentions that ask.
-            record: takes what the attention gives, "attn_out" and "mlp_out" (what each branch
-                adds) and "tokens" (the block's output), each (B, N, D), where asked for.
+        ``layout`` is the grid and the number of prefix tokens, for attentions that ask. ``record``
+        takes what the attention gives, "attn_out" and "mlp_out" (what each branch adds) and
+        "tokens" (the block's output), each (B, N, D), where asked for.
         """
+        check_tokens("x", x, getattr(self.norm1, "weight", None), axes=3)
         attn_out = self.drop_path1(self.ls1(self.attn(self.norm1(x), layout, record)))
         x = x + attn_out
         mlp_out = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ._inputs import check_positive, check_whole, is_open, to_pair
+from ._inputs import check_positive, check_tokens, check_whole, in_example, is_open, to_pair
 
 
 class TokenLayout(NamedTuple):
@@ -35,16 +35,8 @@ def sincos_positions_1d(length: int, dim: int) -> Tensor:
     The first half of a row holds sines and the second half cosines, at wavelengths from 2π to
     10000 · 2π. (Vaswani et al. interleave the two halves: the same numbers in another order.)
 
-    Args:
-        length: how many positions.
-        dim: D, even.
-
-    Returns:
-        (length, D), float32.
-
-    Raises:
-        TypeError, ValueError: if a size is not a positive int or ``dim`` is odd.
-
+    Returns (length, D), float32, where D is ``dim``.
+    Raises TypeError, ValueError if a size is not a positive int or ``dim`` is odd.
     Source: Vaswani et al. (2017), section 3.5.
     """
     length, dim = check_positive("length", length), check_positive("dim", dim)
@@ -62,13 +54,9 @@ def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
         grid: (rows, columns) of patches.
         dim: D, divisible by 4 (a sine and a cosine for each of the two directions).
 
-    Returns:
-        (rows · columns, D), float32, row by row; the first half of each row of the table encodes
-        the column and the second half the row, as in MAE.
-
-    Raises:
-        TypeError, ValueError: if a size is not a positive int or ``dim`` not divisible by 4.
-
+    Returns (rows · columns, D), float32, row by row; the first half of each row of the table
+    encodes the column and the second half the row, as in MAE.
+    Raises TypeError, ValueError if a size is not a positive int or ``dim`` not divisible by 4.
     Source: He et al. (2022), appendix A.1; the order is that of the published code.
     """
     rows, cols = to_pair(grid, "grid (rows, columns)")
@@ -85,15 +73,13 @@ def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
 
 
 def same_grid(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Say whether two grids are known to be equal, which one left open while exporting never is."""
-    return not any(map(is_open, (*one, *other))) and one == other
+    """Say whether two grids are known to be equal; one left open while exporting never is."""
+    exporting = getattr(torch.compiler, "is_exporting", bool)()  # from torch 2.7 on
+    return not exporting and not any(map(is_open, (*one, *other))) and one == other
 
 
 def resize_positions(
-    table: Tensor,
-    old_grid: tuple[int, int],
-    new_grid: tuple[int, int],
-    prefix_tokens: int = 0,
+    table: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], prefix_tokens: int = 0
 ) -> Tensor:
     """Carry a learned position table to another grid of patches by interpolation.
 
@@ -107,28 +93,30 @@ def resize_positions(
         new_grid: (rows, columns) wanted; neither needs to be square.
         prefix_tokens: how many rows at the start belong to no patch.
 
-    Returns:
-        The table for ``new_grid``, in the shape and type that it came in.
-
-    Raises:
-        TypeError, ValueError: if the table does not hold the rows of ``old_grid`` and the prefix,
-            or a size does not fit.
-
+    Returns the table for ``new_grid``, in the shape and type that it came in.
+    Raises TypeError, ValueError if the table does not hold the rows of ``old_grid`` and the prefix,
+    or a size does not fit.
     Source: Dosovitskiy et al. (2021), section 3.2, on fine-tuning at higher resolution.
     """
     rows, cols = old_grid = to_pair(old_grid, "old_grid")
     new_grid = to_pair(new_grid, "new_grid")
     prefix_tokens = check_whole("prefix_tokens", prefix_tokens)
-    if not isinstance(table, Tensor) or not table.is_floating_point():
-        kind = table.dtype if isinstance(table, Tensor) else type(table).__name__
-        raise TypeError(f"the position table is {kind}; give a floating-point tensor (1, rows, D).")
+    check_tokens("the position table", table)
     batched = table if table.ndim == 3 else table[None]
-    if table.ndim not in (2, 3) or batched.shape[:2] != (1, prefix_tokens + rows * cols):
+    need = prefix_tokens + rows * cols
+    if batched.ndim != 3 or [in_example(size) for size in batched.shape[:2]] != [1, need]:
         raise ValueError(
             f"the position table has shape {tuple(table.shape)}, but a grid of {rows} x {cols} "
-            f"patches and {prefix_tokens} prefix tokens need {prefix_tokens + rows * cols} rows; "
-            "give the grid and the prefix tokens that the table was made with."
+            f"patches and {prefix_tokens} prefix tokens need {need} rows; give the grid and the "
+            "prefix tokens that the table was made with."
         )
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # knows no such resizing
+        new_grid = in_example(new_grid[0]), in_example(new_grid[1])
+        if new_grid != old_grid:
+            raise ValueError(
+                f"ONNX cannot resize the positions of {rows} x {cols} patches; export with "
+                "dynamo=True, or images of the model's own size."
+            )
     if same_grid(old_grid, new_grid):
         return table
     prefix, patches = batched[:, :prefix_tokens], batched[:, prefix_tokens:]

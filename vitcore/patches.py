@@ -9,28 +9,27 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ._inputs import T, check_images, check_positive, in_example, register, to_pair
+from ._inputs import T, check_device, check_images, check_positive, in_example, register, to_pair
 
 
 def patch_grid(image_size: int | tuple[int, ...], patch_size: int) -> tuple[int, int]:
     """Count the (rows, columns) of patches in an image of ``image_size`` pixels.
 
-    Raises:
-        TypeError: if a size is not an int (or, for the image, a pair of ints).
-        ValueError: if a size is not positive, or the image does not divide into whole patches.
+    Raises TypeError, ValueError if a size is not a positive int (or, for the image, a pair of
+    them), or the image does not divide into whole patches.
     """
     height, width = to_pair(image_size)
     patch_size = check_positive("patch_size", patch_size)
     h, w = in_example(height), in_example(width)
     if h % patch_size or w % patch_size:
+        image = f"image of {h} x {w} pixels"
         if patch_size > min(h, w):
             raise ValueError(
-                f"patch_size {patch_size} is larger than the image of {h} x {w} pixels; "
-                f"give a patch_size of at most {min(h, w)}."
+                f"patch_size {patch_size} is larger than the {image}; give at most {min(h, w)}."
             )
         raise ValueError(
-            f"an image of {h} x {w} pixels does not divide into patches of {patch_size}; "
-            "choose a patch_size that divides both sides, or pad, crop or resize the image."
+            f"an {image} does not divide into patches of {patch_size}; choose a patch_size that "
+            "divides both sides, or pad, crop or resize the image."
         )
     return height // patch_size, width // patch_size
 
@@ -46,19 +45,14 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
         images: (B, C, H, W) of any type; H and W may differ.
         patch_size: P, the side of a patch in pixels; it divides H and W.
 
-    Returns:
-        (B, N, C·P·P) with N = H/P · W/P.
-
-    Raises:
-        TypeError, ValueError: if the images have not four axes or do not divide into patches.
-
+    Returns (B, N, C·P·P) with N = H/P · W/P.
+    Raises TypeError, ValueError if the images have not four axes or do not divide into patches.
     Source: Dosovitskiy et al. (2021), section 3.1: x in R^(H·W·C) becomes x_p in R^(N·(P²·C)).
     """
     check_images(images, floating=False)
     patch_grid(images.shape[2:], patch_size)
-    return rearrange(
-        images, "b c (rows p1) (cols p2) -> b (rows cols) (c p1 p2)", p1=patch_size, p2=patch_size
-    )
+    pattern = "b c (rows p1) (cols p2) -> b (rows cols) (c p1 p2)"
+    return rearrange(images, pattern, p1=patch_size, p2=patch_size)
 
 
 def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int]) -> Tensor:
@@ -69,11 +63,8 @@ def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int
         patch_size: P, in pixels.
         image_size: H = W in pixels, or the pair (H, W).
 
-    Returns:
-        (B, C, H, W).
-
-    Raises:
-        TypeError, ValueError: if the number or length of the tokens does not fit the sizes.
+    Returns (B, C, H, W).
+    Raises TypeError, ValueError if the number or length of the tokens does not fit the sizes.
     """
     rows, cols = patch_grid(image_size, patch_size)
     area = patch_size * patch_size
@@ -85,13 +76,8 @@ def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int
             f"{cols * patch_size} pixels in patches of {patch_size} is (B, {rows * cols}, "
             f"C * {area}); give the patch_size and image_size it was cut with."
         )
-    return rearrange(
-        tokens,
-        "b (rows cols) (c p1 p2) -> b c (rows p1) (cols p2)",
-        rows=rows,
-        p1=patch_size,
-        p2=patch_size,
-    )
+    pattern = "b (rows cols) (c p1 p2) -> b c (rows p1) (cols p2)"
+    return rearrange(tokens, pattern, rows=rows, p1=patch_size, p2=patch_size)
 
 
 PATCH_EMBEDS: dict[str, type[nn.Module]] = {}
@@ -120,9 +106,7 @@ class PatchEmbed(nn.Module):
         in_channels: C, the number of channels of an image.
         dim: D, the width of the model.
 
-    Raises:
-        TypeError, ValueError: for sizes that do not fit, when made and when called.
-
+    Raises TypeError, ValueError for sizes that do not fit, when made and when called.
     Source: Dosovitskiy et al. (2021), equation 1: the patch embedding projection E.
     """
 
@@ -139,6 +123,7 @@ class PatchEmbed(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
         check_images(images, self.in_channels)
+        check_device("images", images, self.proj.weight)
         grid = patch_grid(images.shape[2:], self.patch_size)
         features = self.proj(images.to(self.proj.weight.dtype))  # (B, D, rows, columns)
         return torch.flatten(features, 2).transpose(1, 2), grid  # (B, N, D)

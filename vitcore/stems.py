@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._inputs import check_images, check_positive
+from ._inputs import check_device, check_images, check_positive
 from .patches import patch_grid, register_patch_embed
 
 __all__ = ["ConvStem"]
@@ -72,6 +72,7 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
         check_images(images, self.in_channels)
+        check_device("images", images, next(self.parameters()))
         grid = patch_grid(images.shape[2:], self.patch_size)
         # With the channels of a pixel side by side pooling is faster, and tokens lie in order.
         images = images.to(next(self.parameters()).dtype, memory_format=torch.channels_last)

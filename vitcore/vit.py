@@ -12,26 +12,42 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from . import _inputs as inputs
+from ._inputs import (
+    check_above_zero,
+    check_choice,
+    check_flag,
+    check_mapping,
+    check_names,
+    check_number,
+    check_options,
+    check_positive,
+    check_rate,
+    check_tokens,
+    check_whole,
+    shown,
+    to_pair,
+)
 from .attention import ATTENTIONS, Record
 from .blocks import NORM_EPS, Block
 from .embeddings import TokenLayout, resize_positions, same_grid, sincos_positions_2d
 from .patches import PATCH_EMBEDS
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    **dict.fromkeys(("patch_size", "in_channels", "dim", "depth", "heads"), inputs.check_positive),
-    **dict.fromkeys(("num_classes", "registers"), inputs.check_whole),
-    **dict.fromkeys(("qkv_bias", "class_token", "class_position"), inputs.check_flag),
-    **dict.fromkeys(("mlp_ratio", "init_std"), inputs.check_above_zero),
-    "drop_path": inputs.check_rate,
-    "pool": partial(inputs.check_choice, allowed=("cls", "mean")),
-    "pool_norm": partial(inputs.check_choice, allowed=("before", "after")),
-    "positions": partial(inputs.check_choice, allowed=("learned", "sincos", "none")),
-    "patch_embed": partial(inputs.check_choice, allowed=PATCH_EMBEDS),
-    "attention": partial(inputs.check_choice, allowed=ATTENTIONS),
-    **dict.fromkeys(("patch_embed_options", "attention_options"), inputs.check_mapping),
-}
-"""What refuses a value of a :class:`ViTConfig`, field by field."""
+    "image_size": lambda name, v: to_pair(v) if isinstance(v, (tuple, list)) else to_pair(v)[0],
+    **dict.fromkeys(("patch_size", "in_channels", "dim", "depth", "heads"), check_positive),
+    **dict.fromkeys(("num_classes", "registers"), check_whole),
+    **dict.fromkeys(("qkv_bias", "class_token", "class_position"), check_flag),
+    **dict.fromkeys(("mlp_ratio", "init_std"), check_above_zero),
+    "drop_path": check_rate,
+    "layer_scale": lambda name, v: None if v is None else check_number(name, v),
+    "pool": partial(check_choice, allowed=("cls", "mean")),
+    "pool_norm": partial(check_choice, allowed=("before", "after")),
+    "positions": partial(check_choice, allowed=("learned", "sincos", "none")),
+    "patch_embed": partial(check_choice, allowed=PATCH_EMBEDS),
+    "attention": partial(check_choice, allowed=ATTENTIONS),
+    **dict.fromkeys(("patch_embed_options", "attention_options"), check_mapping),
+}  # fmt: skip
+"""What refuses a value of :class:`ViTConfig`, field by field."""
 
 CAPTURES_ONCE = ("embedding", "features", "pooled")
 CAPTURES_PER_LAYER = ("tokens", "attention", "q", "k", "v", "attn_out", "mlp_out")
@@ -42,13 +58,10 @@ class ViTConfig:
     """All that is needed to make a :class:`ViT`; to and from JSON. The defaults are ViT-B/16.
 
     Attributes:
-        image_size: H = W in pixels, or (H, W). Images of other sizes work as well.
-        patch_size: P in pixels.
-        in_channels: C, the number of channels of an image.
-        num_classes: K; 0 leaves the head out, so that the model gives pooled features.
-        dim: D, the width. depth: L, the number of blocks. heads: h, which divides D.
-        mlp_ratio: the MLP's hidden width as a multiple of D.
-        qkv_bias: whether queries, keys and values have a bias.
+        image_size, patch_size: H = W, or (H, W), and P, in pixels; images may have other sizes.
+        in_channels, num_classes: C; K, or 0 for no head, so that pooled features come out.
+        dim, depth, heads: D, the width; L, the number of blocks; h, which divides D.
+        mlp_ratio, qkv_bias: the MLP's hidden width / D; whether q, k and v have a bias.
         class_token: whether a learned token stands before the patches, to be read out.
         class_position: whether prefix tokens (class token, registers) have rows in the position
             table too, as in timm; False as in DeiT-3.
@@ -58,13 +71,12 @@ class ViTConfig:
         positions: "learned", "sincos" (fixed, two-dimensional) or "none".
         drop_path: the rate of the last block; it grows linearly from 0 in the first.
         layer_scale: its initial factor; None leaves it out.
-        patch_embed, patch_embed_options: a name in ``PATCH_EMBEDS``, its further arguments.
-        attention, attention_options: a name in ``ATTENTIONS``, its further arguments.
+        patch_embed, attention: names in ``PATCH_EMBEDS`` and ``ATTENTIONS``; their ``_options``
+            are further arguments by name.
         init_std: standard deviation of the initial weights; narrow models start better from a
             larger one than the usual 0.02 (1 / sqrt(D) keeps the variance of a linear map's input).
 
-    Raises:
-        TypeError, ValueError: one sentence on the first value that does not fit.
+    Raises TypeError, ValueError: one sentence on the first value that does not fit.
     """
 
     image_size: int | tuple[int, int] = 224
@@ -91,19 +103,12 @@ class ViTConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
-        size = inputs.to_pair(self.image_size)
-        checked: dict[str, Any] = {
-            "image_size": size if isinstance(self.image_size, (tuple, list)) else size[0]
-        }
-        checked |= {name: check(name, getattr(self, name)) for name, check in CHECKS.items()}
-        if self.layer_scale is not None:
-            checked["layer_scale"] = inputs.check_number("layer_scale", self.layer_scale)
+        for name, check in CHECKS.items():  # which make Python's numbers of NumPy's
+            object.__setattr__(self, name, check(name, getattr(self, name)))
         if self.pool == "cls" and not self.class_token:
             raise ValueError(
                 "pool is 'cls', but class_token is False; give pool='mean' or class_token=True."
             )
-        for name, value in checked.items():  # NumPy's numbers become Python's
-            object.__setattr__(self, name, value)
 
     @property
     def prefix_tokens(self) -> int:
@@ -117,7 +122,7 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
         """Make a configuration from plain values; raises TypeError for an unknown name."""
-        inputs.check_names("a ViT", inputs.check_mapping("the configuration", values), FIELDS)
+        check_names("a ViT", check_mapping("the configuration", values), FIELDS)
         return cls(**values)  # a list for image_size becomes a tuple there
 
     def to_json(self) -> str:
@@ -125,9 +130,7 @@ class ViTConfig:
         try:
             return json.dumps(self.to_dict())
         except (TypeError, ValueError) as error:
-            raise TypeError(
-                f"the configuration cannot be JSON: {error}; give options of plain values."
-            ) from None
+            raise TypeError(f"an option is not JSON: {error}; give plain values.") from None
 
     @classmethod
     def from_json(cls, text: str) -> ViTConfig:
@@ -135,9 +138,7 @@ class ViTConfig:
         try:
             values = json.loads(text)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(
-                f"the configuration is not JSON: {error}; give the text that to_json wrote."
-            ) from None
+            raise ValueError(f"the text is not JSON: {error}; give what to_json wrote.") from None
         return cls.from_dict(values)
 
 
@@ -153,28 +154,27 @@ class ViT(nn.Module):
 
     Linear maps and the patch projection start from a normal distribution of standard deviation
     ``init_std`` (0.02) truncated at two of them, the head, class and register tokens and positions
-    from the same with 0.02, biases at zero, norms at the identity. There are no persistent buffers:
+    from the same with 0.02, biases at zero, norms at the identity; a module that has a
+    ``reset_parameters`` of its own starts as that says. There are no persistent buffers:
     ``state_dict`` holds parameters alone.
 
-    Raises:
-        TypeError, ValueError: one sentence on the first option that does not fit.
-
+    Raises TypeError, ValueError: one sentence on the first option that does not fit.
     Source: Dosovitskiy et al. (2021), equations 1 to 4.
     """
 
     def __init__(self, config: ViTConfig | None = None, **options: Any) -> None:
         super().__init__()
-        inputs.check_names("a ViT", options, FIELDS)
+        check_names("a ViT", options, FIELDS)
         if config is not None and not isinstance(config, ViTConfig):
             raise TypeError(
-                f"config is a {type(config).__name__}; give a ViTConfig, options by name, "
-                "or a named size through create_model."
+                f"config is a {type(config).__name__}; give a ViTConfig, options by name, or the "
+                "name of a size to create_model."
             )
         self.config = c = replace(config or ViTConfig(), **options)
         make_patches = PATCH_EMBEDS[c.patch_embed]
         sizes = (c.image_size, c.patch_size, c.in_channels, c.dim)
-        inputs.check_options("patch_embed_options", c.patch_embed_options, make_patches, *sizes)
-        self.patch_embed = make_patches(*sizes, **c.patch_embed_options)
+        more = check_options("patch_embed_options", c.patch_embed_options, make_patches, *sizes)
+        self.patch_embed = make_patches(*sizes, **more)
         self.grid: tuple[int, int] = self.patch_embed.grid  # type: ignore[assignment]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
@@ -189,17 +189,11 @@ class ViT(nn.Module):
         rates = [c.drop_path * layer / max(1, c.depth - 1) for layer in range(c.depth)]
         self.blocks = nn.ModuleList(
             Block(
-                c.dim,
-                c.heads,
-                mlp_ratio=c.mlp_ratio,
-                qkv_bias=c.qkv_bias,
-                drop_path=rate,
-                layer_scale=c.layer_scale,
-                attention=c.attention,
-                attention_options=c.attention_options,
+                c.dim, c.heads, c.mlp_ratio, c.qkv_bias, rate, c.layer_scale,
+                c.attention, c.attention_options,
             )
             for rate in rates
-        )
+        )  # fmt: skip
         norm_first = c.pool_norm == "before"
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS) if norm_first else nn.Identity()
         self.fc_norm = nn.Identity() if norm_first else nn.LayerNorm(c.dim, eps=NORM_EPS)
@@ -252,6 +246,7 @@ class ViT(nn.Module):
 
         A learned table is resized where ``grid`` is not the model's own; sincos is made anew.
         """
+        grid = to_pair(grid, "grid")
         if self.pos_embed is None or same_grid(grid, self.grid):
             return self.pos_embed
         if self.config.positions == "sincos":
@@ -279,6 +274,7 @@ class ViT(nn.Module):
 
     def pool(self, features: Tensor) -> Tensor:
         """Reduce tokens (B, prefix + N, D) to one vector an image, (B, D)."""
+        check_tokens("features", features, axes=3)
         if self.config.pool == "cls":
             pooled = features[:, 0]
         else:
@@ -299,9 +295,9 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Give logits (B, K) for images (B, C, H, W); pooled features (B, D) where K is 0.
 
-        Raises:
-            TypeError, ValueError: for images that are not floating point, have the wrong number
-                of axes or channels, or do not divide into patches.
+        Images of another floating-point type are converted to that of the model.
+        Raises TypeError, ValueError for images that are not floating point, have the wrong number
+        of axes or channels, or do not divide into patches.
         """
         return self.head(self.pool(self.forward_features(images)))
 
@@ -317,38 +313,38 @@ class ViT(nn.Module):
                 (B, h, prefix + N, prefix + N). A per-layer name gives a list over the layers;
                 with a layer behind it, as in "attention.3" or "attention.-1", that one tensor.
 
-        Returns:
-            The logits and a dict of what was asked for. Attention maps of all layers are large:
-            for big batches ask for one layer.
-
-        Raises:
-            TypeError: if ``capture`` is a string. ValueError: for an unknown name or layer.
+        Returns the logits and a dict of what was asked for. Attention maps of all layers are large:
+        for big batches ask for one layer.
+        Raises TypeError if ``capture`` is not a list of strings, ValueError for an unknown name.
         """
-        if isinstance(capture, str) or not isinstance(capture, Iterable):
-            raise TypeError(f"capture is {capture!r}; give a list of names, ['attention'].")
+        if (
+            isinstance(capture, str)
+            or hasattr(capture, "ndim")
+            or not isinstance(capture, Iterable)
+        ):
+            raise TypeError(f"capture is {shown(capture)}; give a list of names, ['attention'].")
         wanted = {name: self._parse_capture(name) for name in capture}
-        captured: dict[str, Any] = {name: [] for name, (_, at) in wanted.items() if at is None}
-
+        layers: list[Record] = []
         x, layout = self.embed(images)
         once: dict[str, Tensor] = {"embedding": x}
         for index, block in enumerate(self.blocks):
-            asked = {n: base for n, (base, at) in wanted.items() if at in (None, index)}
-            record: Record = {b: None for b in asked.values() if b in CAPTURES_PER_LAYER}
-            x = block(x, layout, record)
-            for name, base in asked.items():
-                if base in record and wanted[name][1] is None:
-                    captured[name].append(record[base])
-                elif base in record:
-                    captured[name] = record[base]
+            asked = [base for base, at in wanted.values() if at in (None, index)]
+            layers.append({base: None for base in asked if base in CAPTURES_PER_LAYER})
+            x = block(x, layout, layers[-1])
         once["features"] = self.norm(x)
         once["pooled"] = self.pool(once["features"])
-        captured.update({name: once[name] for name in wanted if name in once})
+        captured: dict[str, Any] = {}
+        for name, (base, at) in wanted.items():
+            if base in once:
+                captured[name] = once[base]
+            else:
+                captured[name] = layers[at][base] if at is not None else [r[base] for r in layers]
         return self.head(once["pooled"]), captured
 
     def _parse_capture(self, name: str) -> tuple[str, int | None]:
         """Split "attention.3" into its name and layer; raise one clear sentence if unknown."""
         if not isinstance(name, str):
-            raise TypeError(f"capture has {name!r}; give names, such as 'attention'.")
+            raise TypeError(f"capture has {shown(name)}; give names, such as 'attention'.")
         base, _, layer = name.partition(".")
         if name in CAPTURES_ONCE or name in CAPTURES_PER_LAYER:
             return name, None
@@ -398,7 +394,6 @@ MODELS: dict[str, ViTConfig] = {
 def create_model(name: str, **options: Any) -> ViT:
     """Make a named model, untrained, with some options changed.
 
-    Raises:
-        ValueError: if ``name`` is not in ``MODELS``. TypeError, ValueError: as :class:`ViT`.
+    Raises ValueError if ``name`` is not in ``MODELS``; TypeError, ValueError as :class:`ViT`.
     """
-    return ViT(MODELS[inputs.check_choice("model", name, MODELS)], **options)
+    return ViT(MODELS[check_choice("model", name, MODELS)], **options)
