@@ -9,14 +9,15 @@ import copy
 
 import pytest
 import torch
-from answers import front
+from answers import count, front
 from check_helpers import ALL_CHECKS
 from core_helpers import randomise, small_images, small_vit
 from torch import nn
 
 from vitbook import checks
 from vitbook.checks import CheckFailed
-from vitcore import Block, PatchEmbed, ViT
+from vitbook.checks.counts import _parameter_parts
+from vitcore import Block, PatchEmbed, ViT, ViTConfig
 
 ON_MODELS = [
     "check_shapes", "check_permutation_equivariance", "check_positions_used",
@@ -183,3 +184,11 @@ def test_checks_leave_the_model_and_the_random_state_alone(name):
     for key, value in model.state_dict().items():
         assert torch.equal(value, weights[key])
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("part", _parameter_parts(ViTConfig()))
+@pytest.mark.parametrize(("sign", "words"), [(-1, "short by exactly"), (1, "too much")])
+def test_every_part_of_a_count_is_named(part, sign, words):
+    with pytest.raises(CheckFailed, match=words) as caught:
+        checks.check_parameter_count(lambda c: count(c) + sign * _parameter_parts(c)[part])
+    assert part in str(caught.value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
+import traceback
 
 import pytest
 from exercises import TABLE
@@ -64,12 +65,34 @@ def test_the_table_holds_every_exercise(capsys):
 
 @pytest.mark.parametrize("number", CELLS)
 def test_the_cells_ask_for_what_the_table_tries(number):
-    text, exercise, solution = CELLS[number]
+    _, exercise, solution = CELLS[number]
     assert calls_of(exercise) == list(TABLE[number].calls)
     assert calls_of(solution) == list(TABLE[number].calls)
-    defined = re.findall(r"^(?:def|class) (\w+)", exercise.source, re.MULTILINE)
+
+
+def signatures_of(cell):
+    """What a cell defines: "name(arguments)", of a class those with which it is made."""
+    signatures = {}
+    for node in ast.parse(cell.source).body:
+        if isinstance(node, ast.FunctionDef):
+            signatures[node.name] = f"{node.name}({ast.unparse(node.args)})"
+        elif isinstance(node, ast.ClassDef):
+            made = [part for part in node.body if getattr(part, "name", "") == "__init__"]
+            names = ast.unparse(made[0].args).removeprefix("self, ") if made else ""
+            signatures[node.name] = f"{node.name}({names})"
+    return signatures
+
+
+@pytest.mark.parametrize("number", CELLS)
+def test_the_text_asks_for_the_names_of_the_cell(number):
+    text, exercise, _ = CELLS[number]
+    signatures = signatures_of(exercise)
+    told = dict(re.findall(r"`((\w+)\([^`]*\))`", text.source.split("<details>")[0]))
+    asked = {name: call for call, name in told.items() if name in signatures}
+    if number != "4.4":  # which asks for a method to be mended
+        assert asked == signatures
     for name in re.findall(r"[Ww]rite (?:a block |the class )?`(\w+)\(", text.source):
-        assert name in defined, f"the text asks for {name}, the cell for {defined}"
+        assert name in signatures
 
 
 @pytest.mark.parametrize(
@@ -84,6 +107,17 @@ def test_right_answers_pass(exercise, style, capsys):
         assert len(line) < 110
 
 
+def shows_nothing_of_the_inside(error):
+    """One neutral frame stands between the reader's call and the message."""
+    frames = traceback.extract_tb(error.__traceback__)
+    assert [frame.name for frame in frames if "vitbook" in frame.filename] == ["run_check"]
+    assert error.__cause__ is not None or error.__suppress_context__
+    if error.__cause__ is not None:
+        causes = traceback.extract_tb(error.__cause__.__traceback__)
+        assert causes
+        assert not [frame for frame in causes if "vitbook" in frame.filename]
+
+
 @pytest.mark.parametrize(
     ("exercise", "index"), WRONG, ids=[f"{e.number} {index}" for e, index in WRONG]
 )
@@ -91,6 +125,7 @@ def test_wrong_answers_are_named(exercise, index):
     answer, words = exercise.wrong[index]
     with pytest.raises(CheckFailed, match=words) as caught:
         exercise.judge(answer)
+    shows_nothing_of_the_inside(caught.value)
     message = str(caught.value)
     assert "\n" not in message
     assert len(message) < 420

@@ -204,6 +204,21 @@ def torn(merge):
     return with_forward(Attention(12, 2), forward)
 
 
+def attends(rule):
+    """A layer that is right but for what it makes of q, k and v, each (B, h, N, d)."""
+
+    def forward(self, x, layout=None, record=None):
+        q, k, v = rearrange(self.qkv(x), "b n (t h d) -> t b h n d", t=3, h=self.heads)
+        return self.proj(rule(q, k, v).transpose(1, 2).flatten(2))
+
+    return with_forward(Attention(12, 2), forward)
+
+
+def weighted(rule):
+    """The same, for another rule from the scores, d and D to the weights."""
+    return attends(lambda q, k, v: rule(q @ k.mT, q.shape[3], q.shape[1] * q.shape[3]) @ v)
+
+
 def heads_behind(self, x, layout=None, record=None):
     q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 1, 3, 4)
     return self.proj(attend(q, k, v).flatten(2))
@@ -415,6 +430,19 @@ EXERCISES = [
             ),
             (nn.MultiheadAttention(12, 2), "no .qkv and no .proj"),
             (with_forward(Mlp(4, 4), Mlp.forward), "no .qkv"),
+            (weighted(lambda s, d, width: (s / width).softmax(-1)), "without a root"),
+            (weighted(lambda s, d, width: (s / width**0.5).softmax(-1)), "by the root of D"),
+            (weighted(lambda s, d, width: (s * d**0.5).softmax(-1)), "multiplied where"),
+            (weighted(lambda s, d, width: s.softmax(-1) / d**0.5), "after the softmax"),
+            (weighted(lambda s, d, width: s.softmax(-2)), "and nothing is divided"),
+            (weighted(lambda s, d, width: s / d**0.5), "no softmax"),
+            (weighted(lambda s, d, width: s), "no softmax"),
+            (weighted(lambda s, d, width: (s / d**0.5).softmax(1)), "over the heads"),
+            (weighted(lambda s, d, width: (s / d**0.5).softmax(0)), "over the images"),
+            (weighted(lambda s, d, width: (s / d**0.5).softmax(-1).mT), "weights were transposed"),
+            (attends(lambda q, k, v: attend(q, k, k)), "to the keys"),
+            (attends(lambda q, k, v: attend(q, k, q)), "to the queries"),
+            (attends(lambda q, k, v: v), "the weights are not used"),
             (
                 torn(lambda x, shape: x.transpose(1, 2).reshape(shape)),
                 "reshape without a transpose",

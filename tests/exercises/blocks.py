@@ -269,7 +269,23 @@ EXERCISES = [
                     (Mine,),
                     {"forward": lambda s, x: s.mlp(s.norm2(s.norm1(x + s.attn(x))))},
                 ),
-                "values are not",
+                "around the MLP is missing$",
+            ),
+            (
+                type(
+                    "HalfMended",
+                    (Mine,),
+                    {"forward": lambda s, x: (y := s.norm1(x + s.attn(x))) + s.mlp(s.norm2(y))},
+                ),
+                "norm of attention comes after",
+            ),
+            (
+                type(
+                    "OtherHalf",
+                    (Mine,),
+                    {"forward": lambda s, x: second(s, x, lambda s, y: s.norm2(y + s.mlp(y)))},
+                ),
+                "norm of the MLP comes after",
             ),
         ],
     ),

@@ -236,6 +236,14 @@ EXERCISES = [
                 "last block is left out",
             ),
             (
+                lambda x: model.head(model.norm(through(embedded(x), model.blocks[1:]))[:, 0]),
+                "first block is left out",
+            ),
+            (
+                lambda x: model.head(model.norm(through(model.norm(embedded(x))))[:, 0]),
+                "norm comes before the blocks",
+            ),
+            (
                 lambda x: model.head(
                     model.norm(through(embedded(x), list(model.blocks)[::-1]))[:, 0]
                 ),

@@ -344,6 +344,12 @@ def _judge_block(block: Any) -> None:
         ("both residuals are missing", mlp(b.norm2(lost))),
         ("the norms come after the additions: this is post-norm",
          b.norm2(post + mlp(post))),
+        ("the norm of attention comes after the addition (post-norm), and the residual around the "
+         "MLP is missing", mlp(b.norm2(post))),
+        ("the norm of attention comes after the addition: this half is post-norm",
+         post + mlp(b.norm2(post))),
+        ("the norm of the MLP comes after the addition: this half is post-norm",
+         b.norm2(middle + mlp(middle))),
         ("the residual carries the normalised tokens: the path past the branches should "
          "carry them as they came", normed + mlp(b.norm2(normed))),
         ("the residual carries the normalised tokens: the path past the branches should "
