@@ -44,7 +44,7 @@ def test_device_and_precision(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert training.resolve_device("auto") == cuda
-    with pytest.raises(ValueError, match="1 CUDA"):
+    with pytest.raises(ValueError, match="1 cuda"):
         training.resolve_device("cuda:3")
 
     assert training.resolve_precision("auto", cpu) == "fp32"

@@ -4,10 +4,13 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -29,7 +32,9 @@ from vitcore.training import (
     evaluate,
     fit,
     predict,
+    set_seed,
 )
+from vitcore.vit import ViT
 
 
 def test_fit_learns_and_reports(capfd):
@@ -201,7 +206,7 @@ def test_a_compiled_run_is_the_same_run(monkeypatch, tmp_path):
     same_weights(one.state_dict(), other.state_dict())
     assert first.best["val_loss"] == second.best["val_loss"]
     assert not [name for name in run_content(tmp_path)[0] if "_orig_mod" in name]
-    with pytest.raises(TypeError, match="compile must be True or False"):
+    with pytest.raises(TypeError, match="compile is 'max'; give True or False"):
         TrainConfig(epochs=1, compile="max")  # type: ignore[arg-type]
 
 
@@ -263,3 +268,128 @@ def test_the_average_is_what_is_judged_and_kept(monkeypatch):
     assert model.norm.num_batches_tracked == 6
     judged = evaluate(model, batches())
     assert judged["loss"] == pytest.approx(history[-1]["val_loss"], abs=1e-6)
+
+
+def draw():
+    return random.random(), np.random.rand(), torch.rand(1).item()  # noqa: NPY002
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_random_numbers_go_on_as_if_nothing_had_been_trained(error):
+    def fail(row, model):
+        if error is not None:
+            raise error
+
+    set_seed(7)
+    expected = draw()
+    set_seed(7)
+    caught: Any = contextlib.nullcontext() if error is None else pytest.raises(error)
+    config = TrainConfig(epochs=2, seed=3)
+    model = tiny_vit()
+    set_seed(7)
+    with caught:
+        fit(model, Noisy(*toy()), None, config, device="cpu", progress=False, on_epoch=fail)
+    assert draw() == expected
+
+
+def test_models_of_a_loop_differ():
+    config = tiny_vit().config
+    models: list[ViT] = []
+    for _ in range(3):
+        models.append(ViT(config))
+        fit(models[-1], batches(), None, TrainConfig(epochs=1), device="cpu", progress=False)
+    weights = [model.head.weight for model in models]
+    assert not torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[1], weights[2])
+
+
+def test_a_part_in_evaluation_mode_stays_there():
+    model = Counting()
+    model.norm.eval()
+    evaluate(model, batches())
+    assert model.training
+    assert not model.norm.training
+    predict(model, batches())
+    assert (model.training, model.norm.training, model.one.training) == (True, False, True)
+    means = model.norm.running_mean.clone()
+    config = TrainConfig(epochs=2)
+    modes = []
+
+    def note(row, model):
+        modes.append((model.training, model.norm.training))
+
+    fit(model, batches(), batches(), config, device="cpu", progress=False, on_epoch=note)
+    assert modes == [(True, False)] * 2
+    assert torch.equal(model.norm.running_mean, means)
+    assert not model.training
+    # A whole model in evaluation mode comes from an earlier run, and is trained.
+    fit(model, batches(), batches(), config, device="cpu", progress=False)
+    assert not torch.equal(model.norm.running_mean, means)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "words"),
+    [
+        (None, None, "train_batches is None; give pairs"),
+        (5, None, "train_batches is 5; give pairs"),
+        (batches(), 5, "val_batches is 5; give pairs"),
+        (batches(), iter(batches()), "val_batches can be gone through only once"),
+        (batches(), [], "val_batches holds no batch"),
+    ],
+)
+def test_batches_of_another_kind_are_refused_before_training(train, val, words):
+    def never(row, model):
+        raise AssertionError("an epoch was trained")
+
+    with pytest.raises((TypeError, ValueError), match=words):
+        fit(tiny_vit(), train, val, TrainConfig(epochs=1), device="cpu", on_epoch=never)
+
+
+def test_models_and_batches_that_do_not_fit_are_refused():
+    class Several(nn.Module):
+        def forward(self, images):
+            return images, images
+
+    images, labels = toy(8)
+    with pytest.raises(TypeError, match="one tensor of logits"):
+        evaluate(Several(), [(images, labels)])
+    with pytest.raises(ValueError, match="8 images and 7 targets"):
+        evaluate(tiny_vit(), [(images, labels[:7])])
+    with pytest.raises(ValueError, match="no batch without images"):
+        evaluate(tiny_vit(), [(images[:0], labels[:0])])
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        fit("vit", batches(), None, TrainConfig(epochs=1))
+    with pytest.raises(TypeError, match="TrainConfig"):
+        fit(tiny_vit(), batches(), None, {"epochs": 1})
+
+
+def test_a_folder_of_images_through_a_plain_loader(tmp_path):
+    """The example in fit's docstring: torchvision's ImageFolder in torch's DataLoader."""
+    from PIL import Image
+
+    from vitcore.data import import_torchvision
+
+    import_torchvision()
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import v2
+
+    images, labels = toy(72)
+    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+        pixels = ((image[0].clamp(-1, 3) + 1) * 63).byte().numpy()
+        (tmp_path / "abc"[label]).mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "abc"[label] / f"{i}.png")
+    to_float = v2.ToDtype(torch.float32, scale=True)
+    transform = v2.Compose([v2.Grayscale(), v2.ToImage(), to_float, v2.Normalize([0.3], [0.2])])
+    folder = ImageFolder(str(tmp_path), transform)
+    train, val = torch.utils.data.random_split(folder, [48, 24], torch.Generator().manual_seed(0))
+    loader = torch.utils.data.DataLoader
+    history = fit(
+        tiny_vit(),
+        loader(train, batch_size=16, shuffle=True),
+        loader(val, batch_size=16),
+        TrainConfig(epochs=15, lr=5e-3),
+        device="cpu",
+        out=tmp_path / "out",
+        progress=False,
+    )
+    assert history.best["val_accuracy"] > 0.8

@@ -4,7 +4,10 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
+import json
+import math
 import os
+import resource
 
 import pytest
 import torch
@@ -110,3 +113,63 @@ def test_save_weights_refuses(tmp_path):
     with pytest.raises(ValueError, match="channels"):
         save_weights(path, tiny_vit(), **{**NAMES, "mean": (0.1, 0.1)})
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"classes": '["a", "b"]'}, "3 classes, but 2"),
+        ({"classes": '"abc"'}, "classes is 'abc'; give a list"),
+        ({"classes": "[1, 2, 3]"}, "give a list of names"),
+        ({"mean": "[0.1, 0.2]"}, "mean"),
+        ({"mean": "[NaN]"}, "mean"),
+        ({"mean": '["a"]'}, "mean"),
+        ({"std": "[0]"}, "std"),
+        ({"std": "[-1]"}, "std"),
+        ({"std": "[Infinity]"}, "std"),
+        ({"std": "3"}, "std"),
+    ],
+)
+def test_names_and_normalisation_are_looked_at_on_loading(saved, changes, words):
+    path, _ = saved
+    rewrite(path, None, lambda metadata: {**metadata, **changes})
+    with pytest.raises(ValueError, match=f"metadata of .* cannot be read: .*{words}"):
+        load_weights(path)
+
+
+def test_weights_that_are_not_finite_are_refused(saved):
+    path, model = saved
+    broken = torch.full((3,), math.nan)
+    rewrite(path, lambda weights: {**weights, "head.bias": broken})
+    with pytest.raises(ValueError, match=r"not finite: head\.bias"):
+        load_weights(path)
+    model.head.bias.data[:] = math.inf
+    with pytest.raises(ValueError, match=r"the model has weights that are not finite: head\.bias"):
+        save_weights(path, model, **NAMES)
+
+
+@pytest.mark.parametrize(
+    ("claims", "words"),
+    [
+        ({"dim": 4096, "depth": 60, "heads": 32}, "lacks the tensors"),
+        ({"depth": 10**12}, "lacks the tensors"),
+        ({"dim": 2**20}, "asks for"),
+        ({"num_classes": 3, "image_size": 2**20}, r"pos_embed .* has shape|pos_embed in"),
+        ({"positions": "sincos", "image_size": 2**20}, "tables larger"),
+    ],
+)
+def test_a_small_file_that_claims_a_large_model_takes_no_memory(saved, claims, words):
+    path, _ = saved
+
+    def claim(metadata):
+        config = {**json.loads(metadata["config"]), **claims}
+        return {**metadata, "config": json.dumps(config)}
+
+    def keep(weights):
+        return {k: v for k, v in weights.items() if "positions" not in claims or k != "pos_embed"}
+
+    rewrite(path, keep, claim)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=words):
+        load_weights(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kilobytes

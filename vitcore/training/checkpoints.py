@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,25 +90,25 @@ class Checkpoint:
     Where the best epoch lies behind, its weights have a file of their own, written once.
     """
 
-    def __init__(self, out: str | os.PathLike[str], identity: dict[str, Any]):
-        self.path = Path(out) / CHECKPOINT
+    def __init__(
+        self,
+        out: Path,
+        identity: dict[str, Any],
+        optimizers: Sequence[torch.optim.Optimizer],
+        scaler: torch.amp.GradScaler,
+    ):
+        self.path = out / CHECKPOINT
+        self.optimizers, self.scaler = optimizers, scaler
         self.identity = json.loads(json.dumps(identity))
         self.best: dict[str, str] | None = None  # the best weights' file and its checksum
         self.epochs = 0  # as many as the file on disk holds
 
-    def write(
-        self,
-        state: State,
-        optimizers: Sequence[torch.optim.Optimizer],
-        scaler: torch.amp.GradScaler,
-        randomness: Sequence[Randomness],
-        write: bool = True,
-    ) -> None:
+    def write(self, state: State, randomness: Sequence[Randomness], write: bool = True) -> None:
         """Replace the checkpoint. `randomness`: of every rank. With sharded weights all ranks
         come here, to gather them, and only one of them has `write`."""
         tensors = {f"model.{name}": value for name, value in state.model.items()}
         tensors |= {f"average.{name}": value for name, value in (state.average or {}).items()}
-        optimizer_tensors, numbers = _pack_optimizers(optimizers)
+        optimizer_tensors, numbers = _pack_optimizers(self.optimizers)
         tensors |= optimizer_tensors
         if not write:
             return
@@ -121,7 +120,7 @@ class Checkpoint:
             "history": list(state.history),
             "best": self.best,
             "optimizers": numbers,
-            "scaler": scaler.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "random": [values for _, values in randomness],
             "tensors": sorted(tensors),
         }
@@ -140,13 +139,7 @@ class Checkpoint:
             path = self.path.with_name(name)
             self.best = {"file": name, "checksum": write_tensors(path, state.best, {})}
 
-    def read(
-        self,
-        model: nn.Module,
-        optimizers: Sequence[torch.optim.Optimizer],
-        scaler: torch.amp.GradScaler,
-        rank: int,
-    ) -> tuple[State, Randomness]:
+    def read(self, model: nn.Module, rank: int) -> tuple[State, Randomness]:
         """What the checkpoint holds, put into model, optimisers and scaler; last what `rank` is
         to draw from. Raises ValueError, in one sentence, where it does not belong to this run."""
         tensors, metadata = read_tensors(self.path, "checkpoint")
@@ -171,9 +164,9 @@ class Checkpoint:
         elif history:
             state.best = state.judged
         restore(model, weights)
-        _unpack_optimizers(optimizers, tensors, content["optimizers"])
-        if scaler.is_enabled():
-            scaler.load_state_dict(content["scaler"])
+        _unpack_optimizers(self.optimizers, tensors, content["optimizers"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(content["scaler"])
         return state, (drawn, content["random"][rank])
 
     def _read_best(self, best: dict[str, str]) -> Weights:

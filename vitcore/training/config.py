@@ -4,46 +4,40 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-import numbers
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from .._inputs import (
+    check_above_zero,
+    check_choice,
+    check_flag,
+    check_mapping,
+    check_names,
+    check_number,
+    check_positive,
+    check_rate,
+)
+from .arguments import Check, is_seed, of_kind, optional, show
 
 OPTIMIZERS = ("adamw", "adam", "muon")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
-# What the settings that are numbers may be, as a rule and in words.
-_ALLOWED: dict[str, tuple[Callable[[float], bool], str]] = {
-    "lr": (lambda x: x > 0, "above 0"),
-    "min_lr": (lambda x: x >= 0, "between 0 and lr"),
-    "weight_decay": (lambda x: x >= 0, "at least 0"),
-    "warmup_epochs": (lambda x: x >= 0, "at least 0"),
-    "label_smoothing": (lambda x: 0 <= x < 1, "from 0 to below 1"),
-    "ema": (lambda x: 0 <= x < 1, "from 0 to below 1, such as 0.998"),
-    "clip_norm": (lambda x: x > 0, "above 0, or None for no clipping"),
-}
+
+def _not_negative(name: str, value: Any) -> float:
+    if check_number(name, value) < 0:
+        raise ValueError(f"{name} is {value}; give 0 or more.")
+    return float(value)
 
 
-def _number(name: str, value: Any, fits: Callable[[float], bool], allowed: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number {allowed}, not {value!r}.")
-    number = float(value)
-    if not (math.isfinite(number) and fits(number)):
-        raise ValueError(f"{name} must be a number {allowed}, not {value!r}.")
-    return number
-
-
-def whole_number(name: str, value: Any, least: int = 0) -> int:
-    """`value` as an int, if it is a whole number from `least` to what 63 bits hold."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be a whole number of at least {least}, not {value!r}.")
-    number = int(value)
-    if not least <= number < 2**63:
-        raise ValueError(f"{name} must be a whole number from {least} to 2**63 - 1, not {value!r}.")
-    return number
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} is {show(value)}; give two numbers from 0 to below 1.")
+    return check_rate(name, value[0]), check_rate(name, value[1])
 
 
 @dataclass(frozen=True)
@@ -86,48 +80,44 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
-            object.__setattr__(self, name, whole_number(name, getattr(self, name), least))
-        for name, (fits, allowed) in _ALLOWED.items():
-            value = getattr(self, name)
-            if value is not None or name != "clip_norm":
-                object.__setattr__(self, name, _number(name, value, fits, allowed))
-        betas = self.betas
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise ValueError(f"betas must be two numbers from 0 to below 1, not {betas!r}.")
-        below_one = _ALLOWED["label_smoothing"]
-        object.__setattr__(self, "betas", tuple(_number("betas", b, *below_one) for b in betas))
-        for name, choices in (
-            ("optimizer", OPTIMIZERS),
-            ("schedule", SCHEDULES),
-            ("precision", PRECISIONS),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(
-                    f"unknown {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}."
-                )
-        if not isinstance(self.compile, bool):
-            raise TypeError(f"compile must be True or False, not {self.compile!r}.")
+        for name, check in _CHECKS.items():
+            object.__setattr__(self, name, check(name, getattr(self, name)))
         if self.min_lr > self.lr:
-            raise ValueError(
-                f"min_lr must lie between 0 and lr ({self.lr}), not {self.min_lr}; lower it."
-            )
+            raise ValueError(f"min_lr is {self.min_lr}; give at most lr, which is {self.lr}.")
 
     def to_dict(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "betas": list(self.betas)}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> TrainConfig:
-        if not isinstance(fields, Mapping):
-            raise TypeError(f"training settings are a dict of options by name, not {fields!r}.")
-        known = {f.name for f in dataclasses.fields(cls)}
-        unknown = sorted(set(fields) - known, key=str)
-        if unknown:
-            raise ValueError(
-                f"unknown training setting {', '.join(map(str, unknown))}: "
-                f"known are {', '.join(sorted(known))}."
-            )
+        """A configuration from plain values; raises TypeError for an unknown name."""
+        fields = check_mapping("a training configuration", fields)
+        if "epochs" not in fields:
+            raise TypeError("a training configuration lacks epochs; give a whole number.")
+        check_names("a training configuration", fields, [f.name for f in dataclasses.fields(cls)])
         return cls(**fields)
+
+
+_CHECKS: dict[str, Check] = {
+    "epochs": check_positive,
+    "batch_size": check_positive,
+    "optimizer": functools.partial(check_choice, allowed=OPTIMIZERS),
+    "lr": check_above_zero,
+    "weight_decay": _not_negative,
+    "betas": _betas,
+    "warmup_epochs": _not_negative,
+    "min_lr": _not_negative,
+    "schedule": functools.partial(check_choice, allowed=SCHEDULES),
+    "label_smoothing": check_rate,
+    "clip_norm": optional(check_above_zero),
+    "precision": functools.partial(check_choice, allowed=PRECISIONS),
+    "ema": check_rate,
+    "compile": check_flag,
+    "seed": is_seed,
+}
+
+
+is_config = of_kind(TrainConfig, "a TrainConfig, such as TrainConfig(epochs=10)")
 
 
 class History(list[dict[str, Any]]):

@@ -9,45 +9,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._inputs import check_choice, check_positive, check_whole
+from .arguments import checked, of_kind, optional, show
 from .config import PRECISIONS
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device meant by a name; "auto" takes CUDA, then Apple's MPS, then the CPU."""
-    if device == "auto":
+    if isinstance(device, str) and device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"unknown device {device!r}: use auto, cpu, cuda or mps.") from error
-    if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"device {device!r} was asked for, but torch finds no CUDA; use cpu.")
-        if (chosen.index or 0) >= torch.cuda.device_count():
-            raise ValueError(
-                f"there is no device {device!r}: torch finds {torch.cuda.device_count()} CUDA "
-                "devices, counted from 0."
-            )
-    if chosen.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError(f"device {device!r} was asked for, but torch finds no MPS; use cpu.")
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"unknown device {show(device)}; give auto, cpu, cuda or mps.") from error
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
+    if (chosen.index or 0) >= found.get(chosen.type, 0):
+        kinds = ", ".join(f"{count} {name}" for name, count in found.items())
+        raise ValueError(f"device is {device!r}; torch finds {kinds} here, so use cpu.")
     return chosen
 
 
+@checked(device=of_kind(torch.device, "a torch.device"))
 def resolve_precision(precision: str, device: torch.device) -> str:
     """ "auto" as one of fp32, bf16, fp16 for this device; anything else is checked and kept."""
-    if precision not in PRECISIONS:
-        raise ValueError(f"unknown precision {precision!r}: choose one of {', '.join(PRECISIONS)}.")
+    check_choice("precision", precision, PRECISIONS)
     if precision == "auto":
         if device.type != "cuda":
             return "fp32"
         # is_bf16_supported() also says yes where bf16 is only emulated, slower than fp32.
         return "bf16" if torch.cuda.get_device_capability(device)[0] >= 8 else "fp16"
-    if precision == "fp16" and device.type != "cuda":
-        raise ValueError(f"precision fp16 needs CUDA, not {device.type}; use fp32 or bf16.")
-    if precision == "bf16" and device.type not in ("cuda", "cpu"):
-        raise ValueError(f"precision bf16 needs CUDA or the CPU, not {device.type}; use fp32.")
+    if device.type not in {"fp16": ("cuda",), "bf16": ("cuda", "cpu")}.get(precision, device.type):
+        raise ValueError(f"precision {precision} is not for {device.type}; use fp32.")
     return precision
 
 
@@ -75,6 +70,7 @@ def model_device(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
+@checked(rank=optional(check_whole), world_size=optional(check_positive))
 def distributed_rank(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
     """(rank, world size) of this process, by default as torch.distributed says, else (0, 1)."""
     active = torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import whole_number
+from .._inputs import check_positive
+from .arguments import checked, is_batches, is_function, is_model, optional
 from .device import autocast, distributed_rank, model_device, resolve_device, resolve_precision
 from .losses import Loss, Metric, choose, mean_loss, score
 
@@ -37,20 +38,6 @@ class Totals:
             torch.distributed.all_reduce(sums)
         loss, score, count = sums.tolist()
         return loss / max(count, 1), score / max(count, 1), int(count)
-
-
-def check_batches(batches: object, name: str, again: bool = False) -> None:
-    """Raise one clear sentence unless `batches` can be gone through, more than once if `again`."""
-    if not (hasattr(batches, "__iter__") or hasattr(batches, "__getitem__")):
-        raise TypeError(
-            f"{name} must give pairs (images, targets), as a list, a DataLoader or "
-            f"vitcore.data.Batches does, not {batches!r}."
-        )
-    if again and hasattr(batches, "__next__"):
-        raise TypeError(
-            f"{name} can be gone through only once (a generator): "
-            "give a list, a DataLoader or vitcore.data.Batches."
-        )
 
 
 def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -98,6 +85,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+@checked(
+    model=is_model,
+    batches=is_batches,
+    loss=optional(is_function),
+    metric=optional(is_function),
+    world_size=optional(check_positive),
+)
 def evaluate(
     model: nn.Module,
     batches: Iterable[Any],
@@ -115,7 +109,6 @@ def evaluate(
     loss: (logits, targets) -> mean over the batch. metric: (logits, targets) -> one score per
     image, whose mean is reported as "accuracy". device: where to compute; the model's by default.
     """
-    check_batches(batches, "batches")
     loss, metric = choose(loss, metric)
     _, world_size = distributed_rank(None, world_size)
     where = model_device(model) if device is None else resolve_device(device)
@@ -135,6 +128,7 @@ def evaluate(
     return {"loss": mean, "accuracy": mean_score, "count": count}
 
 
+@checked(model=is_model, images=is_batches, batch_size=check_positive)
 def predict(
     model: nn.Module,
     images: Tensor | Iterable[Any],
@@ -150,9 +144,9 @@ def predict(
     where = model_device(model) if device is None else resolve_device(device)
     model.to(where)
     precision = resolve_precision(precision, where)
-    check_batches(images, "images")
-    batch_size = whole_number("batch_size", batch_size, least=1)
-    parts: Iterable[Any] = images.split(batch_size) if isinstance(images, Tensor) else images
+    parts: Iterable[Any] = images
+    if isinstance(images, Tensor):
+        parts = images.split(min(batch_size, max(1, len(images))))
     logits = []
     with evaluation_mode(model), torch.inference_mode():
         for part in parts:

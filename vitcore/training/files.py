@@ -14,6 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Weights = dict[str, Tensor]
 
 CHECKSUM = "sha256"
@@ -44,18 +49,17 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(folder)
 
 
-_locks: set[int] = set()
+_locks: list[int] = []  # the folders that this process keeps to itself
 
 
-def _forget_locks() -> None:
-    # A worker that outlives a killed run for a moment must not keep its folder locked.
-    for handle in _locks:
-        os.close(handle)
-    _locks.clear()
+def _let_go(count: int = 0) -> None:
+    while len(_locks) > count:
+        os.close(_locks.pop())
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_locks)
+    # A worker that outlives a killed run for a moment must not keep its folder locked.
+    os.register_at_fork(after_in_child=_let_go)
 
 
 @contextlib.contextmanager
@@ -66,32 +70,27 @@ def lock_folder(folder: Path) -> Iterator[None]:
     such lock: there nothing is kept out. Raises BlockingIOError where another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    before = len(_locks)
     try:
-        import fcntl
-
-        handle = os.open(folder, os.O_RDONLY)
-    except ImportError:
-        yield
-        return
-    _locks.add(handle)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for left in folder.glob(".*.safetensors.*.tmp"):
-            left.unlink(missing_ok=True)
-    except BlockingIOError:
-        _locks.discard(handle)
-        os.close(handle)
-        raise BlockingIOError(
-            f"another run is writing to {folder}: wait for its end, or choose another out folder."
-        ) from None
-    except OSError:
-        pass
-    try:
+        if fcntl is not None:
+            _locks.append(os.open(folder, os.O_RDONLY))
+            _lock(folder, _locks[-1])
         yield
     finally:
-        if handle in _locks:  # not in a process forked from this one
-            _locks.discard(handle)
-            os.close(handle)
+        _let_go(before)
+
+
+def _lock(folder: Path, handle: int) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise BlockingIOError(
+            f"another run is writing to {folder}; wait for its end, or choose another out folder."
+        ) from error
+    except OSError:
+        return
+    for left in folder.glob(".*.safetensors.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def _checksum(tensors: Weights, metadata: dict[str, str]) -> str:
@@ -150,7 +149,7 @@ def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, d
     old = written is None and metadata.get("format") in (None, unchecked)
     if not old and written != _checksum(tensors, metadata):
         raise ValueError(
-            f"{path} is damaged: its checksum is not that of what it holds. Take another copy, or "
-            "train again."
+            f"{path} is damaged, for its checksum is not that of what it holds; take another copy, "
+            "or train again."
         )
     return tensors, metadata

@@ -48,7 +48,7 @@ def digest_data(batches: Any) -> str | None:
 
 
 def _add(digest: Any, value: Any) -> bool:
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.is_meta:
         value = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
     if isinstance(value, np.ndarray) and value.dtype != object:
         digest.update(f"{value.dtype} {value.shape}".encode())

@@ -10,11 +10,34 @@ from typing import Any
 import torch
 from torch import nn
 
-from .config import History, TrainConfig
+from .._inputs import check_flag
+from .arguments import (
+    checked,
+    is_function,
+    is_json,
+    is_model,
+    is_path,
+    is_repeatable,
+    optional,
+)
+from .config import History, TrainConfig, is_config
 from .losses import Loss, Metric
 from .run import TrainingRun
 
 
+@checked(
+    model=is_model,
+    train_batches=is_repeatable,
+    val_batches=optional(is_repeatable),
+    config=is_config,
+    loss=optional(is_function),
+    metric=optional(is_function),
+    out=optional(is_path),
+    resume=check_flag,
+    progress=check_flag,
+    on_epoch=optional(is_function),
+    metadata=optional(is_json),
+)
 def fit(
     model: nn.Module,
     train_batches: Iterable[Any],
@@ -53,22 +76,10 @@ def fit(
     `out` holds a checkpoint that does not belong to this run, FileExistsError where it holds one
     and resume is False.
     """
-    if config is None:
-        raise TypeError("fit needs a TrainConfig: fit(model, train, val, TrainConfig(epochs=10)).")
     with TrainingRun(
-        model,
-        train_batches,
-        val_batches,
-        config,
-        loss=loss,
-        metric=metric,
-        device=device,
-        out=out,
-        resume=resume,
-        progress=progress,
-        on_epoch=on_epoch,
-        metadata=metadata,
-    ) as run:
+        model, train_batches, val_batches, is_config("config", config), loss, metric, device,
+        out, resume, progress, on_epoch, metadata,
+    ) as run:  # fmt: skip
         for _ in run.epochs():
             for images, targets in run.batches():
                 run.set_rate()

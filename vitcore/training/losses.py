@@ -5,14 +5,36 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .._inputs import check_rate
+from .arguments import checked, is_tensor, show
 
 Loss = Callable[..., Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
 
 
+def _kind(value: Tensor) -> str:
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype} of shape {tuple(value.shape)} on {value.device}"
+
+
+def _is_logits(name: str, value: Any) -> Tensor:
+    if not is_tensor(name, value).is_floating_point() or value.ndim != 2 or 0 in value.shape:
+        raise ValueError(f"{name} is {_kind(value)}; give floating point (B, K).")
+    return cast(Tensor, value)
+
+
+def _is_targets(name: str, value: Any) -> Tensor:
+    if is_tensor(name, value).is_complex():
+        raise ValueError(f"{name} is {_kind(value)}; give real numbers.")
+    return cast(Tensor, value)
+
+
+@checked(logits=_is_logits, targets=_is_targets, label_smoothing=check_rate)
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of logits (B, K), in nats.
 
@@ -24,12 +46,12 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
     """
     by_class = targets.shape == logits.shape[:1] and not targets.is_floating_point()
     soft = targets.shape == logits.shape and targets.is_floating_point()
-    if logits.ndim != 2 or logits.shape[1] < 2 or not (by_class or soft):
+    if logits.shape[1] < 2 or targets.device != logits.device or not (by_class or soft):
         raise ValueError(
-            f"cross_entropy got {_kind(targets)} for logits of shape {tuple(logits.shape)}: give "
+            f"cross_entropy got targets {_kind(targets)} for logits {_kind(logits)}; give "
             "logits (B, K) of two classes or more, and class numbers (B,) or float distributions "
-            "(B, K). One-hot rows become class numbers by targets.argmax(dim=1), a column by "
-            "targets.squeeze(1); where an image can have several labels, the loss is "
+            "(B, K): one-hot rows become class numbers by targets.argmax(dim=1), a column by "
+            "targets.squeeze(1), and where an image can have several labels, the loss is "
             "binary_cross_entropy."
         )
     if soft:
@@ -44,10 +66,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
     return F.cross_entropy(logits, targets.long(), label_smoothing=label_smoothing)
 
 
-def _kind(targets: Tensor) -> str:
-    return f"{str(targets.dtype).removeprefix('torch.')} targets of shape {tuple(targets.shape)}"
-
-
+@checked(logits=_is_logits, targets=_is_targets, label_smoothing=check_rate)
 def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over images and labels of the yes-or-no cross-entropy: targets (B, K) of 0 and 1."""
     _check_labels("binary_cross_entropy", logits, targets)
@@ -58,13 +77,14 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float
 
 
 def _check_labels(what: str, logits: Tensor, targets: Tensor) -> None:
-    if targets.shape != logits.shape:
+    if targets.shape != logits.shape or targets.device != logits.device:
         raise ValueError(
-            f"{what} needs targets of the shape of the logits {tuple(logits.shape)}, "
-            f"one 0 or 1 per label, not {tuple(targets.shape)}."
+            f"{what} got targets {_kind(targets)} for logits {_kind(logits)}; give one 0 or 1 per "
+            "label, in the shape of the logits."
         )
 
 
+@checked(logits=_is_logits, targets=_is_targets)
 def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,) of 1 where the highest logit is the right class, else 0.
 
@@ -72,15 +92,16 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """
     if targets.shape == logits.shape and targets.is_floating_point():
         targets = targets.argmax(dim=1)
-    if targets.shape != logits.shape[:1]:
+    if targets.shape != logits.shape[:1] or targets.device != logits.device:
         raise ValueError(
-            f"accuracy got {_kind(targets)} for logits of shape {tuple(logits.shape)}: give class "
-            "numbers (B,) or float distributions (B, K); where an image can have several labels, "
+            f"accuracy got targets {_kind(targets)} for logits {_kind(logits)}; give class numbers "
+            "(B,) or float distributions (B, K); where an image can have several labels, "
             "the metric is label_accuracy."
         )
     return (logits.argmax(dim=1) == targets).float()
 
 
+@checked(logits=_is_logits, targets=_is_targets)
 def label_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,): the share of an image's labels (B, K) that the sign of the logit gets right."""
     _check_labels("label_accuracy", logits, targets)
@@ -89,9 +110,6 @@ def label_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def choose(loss: Loss | None, metric: Metric | None) -> tuple[Loss, Metric]:
     """The loss and the metric asked for, or those that suit."""
-    for name, value in (("loss", loss), ("metric", metric)):
-        if value is not None and not callable(value):
-            raise TypeError(f"{name} must be a function of (logits, targets), not {value!r}.")
     if metric is None:
         several = (binary_cross_entropy, F.binary_cross_entropy_with_logits)
         by_label = loss in several or isinstance(loss, nn.BCEWithLogitsLoss)
@@ -119,7 +137,7 @@ def score(metric: Metric, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _returned(value: object) -> str:
-    return _kind(value).replace("targets", "values") if isinstance(value, Tensor) else repr(value)
+    return _kind(value) if isinstance(value, Tensor) else show(value)
 
 
 def with_smoothing(loss: Loss, label_smoothing: float) -> Loss:

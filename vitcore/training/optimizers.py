@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import TrainConfig
+from .._inputs import check_number, check_positive, check_whole
+from .arguments import checked, is_model, is_tensor
+from .config import TrainConfig, is_config
 from .device import distributed_rank, unwrap
 
 # Weight decay pulls a matrix towards zero, which is harmless to what it can express. A position,
@@ -22,6 +24,7 @@ NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature")
 NO_MUON = (*NO_DECAY, "patch_embed", "head")
 
 
+@checked(model=is_model, weight_decay=check_number)
 def param_groups(
     model: nn.Module, weight_decay: float, only: Callable[[str, nn.Parameter], bool] | None = None
 ) -> list[dict[str, Any]]:
@@ -52,6 +55,7 @@ def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and not any(part in name for part in NO_MUON)
 
 
+@checked(matrix=is_tensor, steps=check_whole)
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """A matrix (rows, columns) with the same singular vectors, all singular values near 1.
 
@@ -61,6 +65,8 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 
     Source: Jordan et al. (2024), https://kellerjordan.github.io/posts/muon/.
     """
+    if matrix.ndim != 2 or not matrix.is_floating_point():
+        raise ValueError(f"matrix has shape {tuple(matrix.shape)}; give a float (rows, columns).")
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
@@ -108,13 +114,9 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     # One fused kernel instead of a dozen calls per parameter: on small models the calls are
     # what costs. MPS has it only in newer torch, so it is left alone there.
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
+    options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "fused": fused}
     if config.optimizer == "adam":
-        groups = param_groups(model, 0.0)
-        return [torch.optim.Adam(groups, lr=config.lr, betas=config.betas, fused=fused)]
-
-    def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
-
+        return [torch.optim.Adam(param_groups(model, 0.0), **options)]
     if config.optimizer == "muon":
         muon = getattr(torch.optim, "Muon", None)
         matrices = param_groups(model, config.weight_decay, only=_is_hidden_matrix)
@@ -129,8 +131,8 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
                 muon = ExactMuon
             # The length of AdamW's step: one learning rate serves both (Liu et al., 2025).
             first = muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw")
-            return [first, adamw(rest)] if rest else [first]
-    return [adamw(param_groups(model, config.weight_decay))]
+            return [first, torch.optim.AdamW(rest, **options)] if rest else [first]
+    return [torch.optim.AdamW(param_groups(model, config.weight_decay), **options)]
 
 
 class Together:
@@ -155,6 +157,13 @@ class Together:
             optimizer.step()
 
 
+@checked(
+    step=check_number,
+    total_steps=check_number,
+    warmup_steps=check_number,
+    lr=check_number,
+    min_lr=check_number,
+)
 def cosine_with_warmup(
     step: int, *, total_steps: int, warmup_steps: int, lr: float, min_lr: float = 0.0
 ) -> float:
@@ -166,6 +175,7 @@ def cosine_with_warmup(
     return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
+@checked(step=check_number, config=is_config, steps_per_epoch=check_positive)
 def learning_rate(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
     """The learning rate of one step under the configuration's schedule."""
     total = config.epochs * steps_per_epoch

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from .config import whole_number
+from .arguments import checked, is_seed
 from .files import Weights
 
 
+@checked(seed=is_seed)
 def set_seed(seed: int) -> None:
     """Seed Python's, numpy's (where it is in use) and torch's random numbers, all devices."""
-    seed = whole_number("seed", seed)
     random.seed(seed)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(seed % 2**32)
@@ -27,20 +27,14 @@ def set_seed(seed: int) -> None:
 @contextlib.contextmanager
 def random_state_kept(device: torch.device) -> Iterator[None]:
     """Whatever is drawn or seeded inside, random numbers go on afterwards as if it had not been."""
-    python, numpy = random.getstate(), sys.modules.get("numpy")
-    state = numpy.random.get_state() if numpy else None
     # set_seed seeds every GPU, not the run's alone.
     gpus = torch.cuda.is_available() and (device.type == "cuda" or torch.cuda.is_initialized())
-    mps = torch.mps.get_rng_state() if device.type == "mps" else None
-    try:
-        with torch.random.fork_rng(range(torch.cuda.device_count()) if gpus else []):
+    kept = pack_random(device)
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if gpus else []):
+        try:
             yield
-    finally:
-        random.setstate(python)
-        if numpy:
-            numpy.random.set_state(state)
-        if mps is not None:
-            torch.mps.set_rng_state(mps)
+        finally:
+            unpack_random(*kept, device)
 
 
 def pack_random(
@@ -50,6 +44,8 @@ def pack_random(
     tensors = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         tensors["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        tensors["mps"] = torch.mps.get_rng_state()
     tensors |= {f"generator.{i}": g.get_state() for i, g in enumerate(generators)}
     version, numbers, gauss = random.getstate()
     values: dict[str, Any] = {"python": [version, list(numbers), gauss]}
@@ -68,8 +64,10 @@ def unpack_random(
 ) -> None:
     """Put back what `pack_random` gave."""
     torch.set_rng_state(tensors["cpu"])
-    if device.type == "cuda" and "cuda" in tensors:
+    if "cuda" in tensors:
         torch.cuda.set_rng_state(tensors["cuda"], device)
+    if "mps" in tensors:
+        torch.mps.set_rng_state(tensors["mps"])
     for index, generator in enumerate(generators):
         generator.set_state(tensors[f"generator.{index}"])
     version, numbers, gauss = values["python"]

@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from .checkpoints import Checkpoint, State, restore, snapshot
 from .config import History, TrainConfig
 from .device import distributed_rank, full_tensor, resolve_device, resolve_precision, unwrap
-from .evaluation import Totals, check_batch, check_batches, compute_logits, evaluate
+from .evaluation import Totals, check_batch, compute_logits, evaluate
 from .files import lock_folder
 from .identity import describe_function, digest_data, find_generators
 from .losses import Loss, Metric, choose, mean_loss, score, with_smoothing
@@ -37,16 +38,16 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training; the message says what is kept and how to go on."""
 
 
-def count_batches(batches: Iterable[Any]) -> int:
+def count_batches(name: str, batches: Iterable[Any]) -> int:
     """How many batches an epoch has."""
     try:
-        steps = len(batches)  # type: ignore[arg-type]
+        count = len(batches)  # type: ignore[arg-type]
     except TypeError:
         # The schedule has to know where the run ends.
-        steps = sum(1 for _ in batches)
-    if steps == 0:
-        raise ValueError("train_batches holds no batch: is the batch larger than the data?")
-    return steps
+        count = sum(1 for _ in batches)
+    if count == 0:
+        raise ValueError(f"{name} holds no batch; is the batch larger than the data?")
+    return count
 
 
 @contextlib.contextmanager
@@ -96,6 +97,7 @@ def progress_bar(batches: Iterable[Any], total: int, title: str, visible: bool) 
     return batches
 
 
+@dataclass
 class TrainingRun:
     """What stands around the loop of `fit`, each part behind a named step.
 
@@ -103,48 +105,41 @@ class TrainingRun:
     also when the user interrupts it.
     """
 
-    state: State
+    model: nn.Module
+    train_batches: Any
+    val_batches: Any
+    config: TrainConfig
+    loss_given: Loss | None
+    metric_given: Metric | None
+    device_given: str | torch.device
+    out: str | os.PathLike[str] | None
+    resume: bool
+    progress: bool
+    on_epoch: Callable[[dict[str, Any], nn.Module], None] | None
+    metadata: Mapping[str, Any] | None
     average: WeightAverage | None = None
     checkpoint: Checkpoint | None = None
+    epoch: int = 0
+    index: int = 0  # of the batch within the epoch
 
-    def __init__(
-        self,
-        model: nn.Module,
-        train_batches: Iterable[Any],
-        val_batches: Iterable[Any] | None,
-        config: TrainConfig,
-        *,
-        loss: Loss | None,
-        metric: Metric | None,
-        device: str | torch.device,
-        out: str | os.PathLike[str] | None,
-        resume: bool,
-        progress: bool,
-        on_epoch: Callable[[dict[str, Any], nn.Module], None] | None,
-        metadata: Mapping[str, Any] | None,
-    ):
-        check_batches(train_batches, "train_batches", again=True)
-        if val_batches is not None:
-            check_batches(val_batches, "val_batches", again=True)
-        self.model, self.config = model, config
-        self.train_batches, self.val_batches = train_batches, val_batches
-        self.val_loss, self.metric = choose(loss, metric)
-        self.train_loss = with_smoothing(self.val_loss, config.label_smoothing)
+    def __post_init__(self) -> None:
+        self.val_loss, self.metric = choose(self.loss_given, self.metric_given)
+        self.train_loss = with_smoothing(self.val_loss, self.config.label_smoothing)
         self.rank, self.world_size = distributed_rank()
-        self.device = resolve_device(device)
-        self.precision = resolve_precision(config.precision, self.device)
-        self.out, self.resume, self.on_epoch, self.metadata = out, resume, on_epoch, metadata
+        self.device = resolve_device(self.device_given)
+        self.precision = resolve_precision(self.config.precision, self.device)
         self.main = self.rank == 0
-        self.prints = self.main and progress
-        self.generators = find_generators(train_batches, val_batches)
-        self.epoch = self.index = 0
+        self.prints = self.main and self.progress
+        self.generators = find_generators(self.train_batches, self.val_batches)
         # Reading a number back makes a GPU wait for all work before it, so there it is done rarely.
         self.check_every = 1 if self.device.type == "cpu" and self.world_size == 1 else 50
 
     def _build(self) -> None:
         """What steps need: optimisers, scaler, and the mode of every part of the model."""
         model = self.model.to(self.device)
-        self.steps_per_epoch = count_batches(self.train_batches)
+        self.steps_per_epoch = count_batches("train_batches", self.train_batches)
+        if self.val_batches is not None:
+            count_batches("val_batches", self.val_batches)
         self.optimizers = build_optimizers(model, self.config)
         self.optimizer = Together(self.optimizers)
         groups = self.optimizer.param_groups
@@ -186,7 +181,9 @@ class TrainingRun:
             set_seed((self.config.seed + self.rank) % 2**63)
             found = False
             if self.out is not None:
-                self.checkpoint = Checkpoint(self.out, self._identity())
+                identity = self._identity()
+                out = Path(self.out)
+                self.checkpoint = Checkpoint(out, identity, self.optimizers, self.scaler)
                 found = self._open_folder(self.checkpoint.path, stack)
             if self.checkpoint is not None and found:
                 self._resume(self.checkpoint)
@@ -222,7 +219,7 @@ class TrainingRun:
             raise FileExistsError(
                 f"{checkpoint.path} already holds a run: resume it, or choose another out folder."
             )
-        self.state, drawn = checkpoint.read(self.model, self.optimizers, self.scaler, self.rank)
+        self.state, drawn = checkpoint.read(self.model, self.rank)
         unpack_random(*drawn, self.device, self.generators)
         if self.main and getattr(self.train_batches, "persistent_workers", False):
             warnings.warn(
@@ -375,7 +372,7 @@ class TrainingRun:
         if self.world_size > 1:
             own, drawn = drawn[0], [None] * self.world_size
             torch.distributed.all_gather_object(drawn, own)
-        self.checkpoint.write(self.state, self.optimizers, self.scaler, drawn, write=self.main)
+        self.checkpoint.write(self.state, drawn, write=self.main)
 
     # --- finite checks -----------------------------------------------------------------------
 
@@ -399,8 +396,8 @@ class TrainingRun:
         kept = f"the weights of the end of epoch {done}" if done else "the first weights"
         path = f" and in {self.checkpoint.path}" if self.checkpoint else ""
         raise NonFiniteLoss(
-            f"the {what} is not finite any more. Likely causes: a learning rate that is too high, "
-            "images that are not normalised or hold NaN, or a loss that takes the log of zero. Try "
-            "a third of the learning rate, a longer warmup, or precision fp32. "
-            f"Kept: {kept}, in the model{path}."
+            f"the {what} is not finite any more; likely causes are a learning rate that is too "
+            "high, images that are not normalised or hold NaN, or a loss that takes the log of "
+            "zero, so try a third of the learning rate, a longer warmup, or precision fp32; kept "
+            f"are {kept}, in the model{path}."
         )

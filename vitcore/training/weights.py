@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..data.pixels import check_statistics, normalise
 from ..vit import ViT, ViTConfig
+from .arguments import checked, is_json, is_model, is_path, optional, show
 from .device import resolve_device, unwrap
 from .files import Weights, read_tensors, write_tensors
 
@@ -38,6 +39,7 @@ class LoadedModel:
         return normalise(images, self.mean, self.std)
 
 
+@checked(path=is_path, model=is_model, extra=optional(is_json))
 def save_weights(
     path: str | os.PathLike[str],
     model: nn.Module,
@@ -75,8 +77,8 @@ def save_weights(
 def _check_use(config: ViTConfig, classes: Any, mean: Any, std: Any) -> None:
     """Raise one clear sentence unless names and normalisation suit the model."""
     check_statistics(mean, std, config.in_channels)
-    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
-        raise TypeError(f"classes must be a list of names, not {classes!r}.")
+    if not isinstance(classes, (list, tuple)) or not all(isinstance(n, str) for n in classes):
+        raise TypeError(f"classes is {show(classes)}; give a list of names.")
     if config.num_classes and len(classes) != config.num_classes:
         raise ValueError(
             f"the model has {config.num_classes} classes, but {len(classes)} names were given."
@@ -104,6 +106,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+@checked(path=is_path)
 def load_weights(
     path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
 ) -> LoadedModel:
