@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,7 +87,8 @@ def test_an_accuracy_that_is_no_number_is_never_the_best():
 
 
 def test_a_configuration_holds_plain_numbers():
-    config = TrainConfig(epochs=np.int64(3), lr=np.float32(0.5), betas=[0, np.float64(0.5)])
+    fields: Any = {"epochs": np.int64(3), "lr": np.float32(0.5), "betas": [0, np.float64(0.5)]}
+    config = TrainConfig(**fields)
     assert type(config.epochs) is int
     assert type(config.lr) is float
     assert config.betas == (0.0, 0.5)

@@ -147,9 +147,7 @@ def test_weights_written_before_there_was_a_checksum_load(saved):
 
 def test_two_runs_in_one_folder(tmp_path, monkeypatch):
     with lock_folder(tmp_path):
-        with pytest.raises(
-            BlockingIOError, match=r"another run is writing to .*; wait for its end"
-        ):
+        with pytest.raises(BlockingIOError, match="another run is writing to"):
             run(tmp_path)
         assert not list(tmp_path.iterdir())
         run(tmp_path / "other")

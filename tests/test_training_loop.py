@@ -298,13 +298,13 @@ def test_models_of_a_loop_differ():
     for _ in range(3):
         models.append(ViT(config))
         fit(models[-1], batches(), None, TrainConfig(epochs=1), device="cpu", progress=False)
-    weights = [model.head.weight for model in models]
+    weights: list[Any] = [model.head.weight for model in models]
     assert not torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[1], weights[2])
 
 
 def test_a_part_in_evaluation_mode_stays_there():
-    model = Counting()
+    model: Any = Counting()
     model.norm.eval()
     evaluate(model, batches())
     assert model.training
@@ -358,9 +358,9 @@ def test_models_and_batches_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="no batch without images"):
         evaluate(tiny_vit(), [(images[:0], labels[:0])])
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
-        fit("vit", batches(), None, TrainConfig(epochs=1))
+        fit("vit", batches(), None, TrainConfig(epochs=1))  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="TrainConfig"):
-        fit(tiny_vit(), batches(), None, {"epochs": 1})
+        fit(tiny_vit(), batches(), None, {"epochs": 1})  # type: ignore[arg-type]
 
 
 def test_a_folder_of_images_through_a_plain_loader(tmp_path):
