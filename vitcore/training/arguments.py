@@ -13,7 +13,7 @@ from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from .._inputs import check_mapping, check_whole
+from .._inputs import check_mapping, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
 Check = Callable[[str, Any], Any]  # takes a name and a value, returns the value to go on with
@@ -38,18 +38,12 @@ def checked(**checks: Check) -> Callable[[F], F]:
     return decorate
 
 
-def show(value: object) -> str:
-    """A value on one line, as long as a sentence bears."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def of_kind(kind: type | tuple[type, ...], wanted: str) -> Check:
     """A check of a value's type."""
 
     def check(name: str, value: Any) -> Any:
         if not isinstance(value, kind):
-            raise TypeError(f"{name} is {show(value)}; give {wanted}.")
+            raise TypeError(f"{name} is {shown(value)}; give {wanted}.")
         return value
 
     return check
@@ -65,18 +59,11 @@ is_function = of_kind(Callable, "a function")  # type: ignore[arg-type]
 is_tensor = of_kind(Tensor, "a torch tensor")
 
 
-def is_seed(name: str, value: Any) -> int:
-    """Raise one clear sentence unless `value` is a whole number that torch takes as a seed."""
-    if check_whole(name, value) >= 2**63:
-        raise ValueError(f"{name} is {value}; give a whole number below 2**63.")
-    return int(value)
-
-
 def is_path(name: str, value: Any) -> Path:
     """Raise one clear sentence unless `value` can be a path."""
     path = os.fspath(of_kind((str, os.PathLike), "a path")(name, value))
     if not isinstance(path, str) or "\0" in path:
-        raise ValueError(f"{name} is {show(value)}; give a path without a null character.")
+        raise ValueError(f"{name} is {shown(value)}; give a path without a null character.")
     return Path(path)
 
 
@@ -85,7 +72,7 @@ def is_json(name: str, value: Any) -> dict[str, Any]:
     try:
         return dict(json.loads(json.dumps(check_mapping(name, value))))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name} is {show(value)}; give JSON values by name.") from error
+        raise TypeError(f"{name} is {shown(value)}; give JSON values by name.") from error
 
 
 def is_batches(name: str, value: Any) -> Any:
@@ -93,7 +80,7 @@ def is_batches(name: str, value: Any) -> Any:
     several = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
     if not several or getattr(value, "ndim", 1) == 0:
         raise TypeError(
-            f"{name} is {show(value)}; give pairs (images, targets), as a list, a DataLoader or "
+            f"{name} is {shown(value)}; give pairs (images, targets), as a list, a DataLoader or "
             "vitcore.data.Batches does."
         )
     return value

@@ -20,23 +20,24 @@ from .._inputs import (
     check_number,
     check_positive,
     check_rate,
+    check_whole,
+    shown,
 )
-from .arguments import Check, is_seed, of_kind, optional, show
+from .arguments import Check, of_kind, optional
 
 OPTIMIZERS = ("adamw", "adam", "muon")
 SCHEDULES = ("cosine", "constant")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 
-def _not_negative(name: str, value: Any) -> float:
-    if check_number(name, value) < 0:
-        raise ValueError(f"{name} is {value}; give 0 or more.")
-    return float(value)
+_not_negative = functools.partial(
+    check_number, fits=lambda number: 0 <= number < 3.4e38, allowed="0 or more"
+)
 
 
 def _betas(name: str, value: Any) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{name} is {show(value)}; give two numbers from 0 to below 1.")
+        raise ValueError(f"{name} is {shown(value)}; give two numbers from 0 to below 1.")
     return check_rate(name, value[0]), check_rate(name, value[1])
 
 
@@ -113,7 +114,7 @@ _CHECKS: dict[str, Check] = {
     "precision": functools.partial(check_choice, allowed=PRECISIONS),
     "ema": check_rate,
     "compile": check_flag,
-    "seed": is_seed,
+    "seed": check_whole,
 }
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._inputs import check_choice, check_positive, check_whole
-from .arguments import checked, of_kind, optional, show
+from .._inputs import check_choice, check_positive, check_whole, shown
+from .arguments import checked, of_kind, optional
 from .config import PRECISIONS
 
 
@@ -23,7 +23,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"unknown device {show(device)}; give auto, cpu, cuda or mps.") from error
+        raise ValueError(f"unknown device {shown(device)}; give auto, cpu, cuda or mps.") from error
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     found = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
     if (chosen.index or 0) >= found.get(chosen.type, 0):

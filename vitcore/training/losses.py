@@ -10,8 +10,8 @@ from typing import Any, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._inputs import check_rate
-from .arguments import checked, is_tensor, show
+from .._inputs import check_rate, shown
+from .arguments import checked, is_tensor
 
 Loss = Callable[..., Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -137,7 +137,7 @@ def score(metric: Metric, logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _returned(value: object) -> str:
-    return _kind(value) if isinstance(value, Tensor) else show(value)
+    return _kind(value) if isinstance(value, Tensor) else shown(value)
 
 
 def with_smoothing(loss: Loss, label_smoothing: float) -> Loss:

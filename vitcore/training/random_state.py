@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
-from .arguments import checked, is_seed
+from .._inputs import check_whole
+from .arguments import checked
 from .files import Weights
 
 
-@checked(seed=is_seed)
+@checked(seed=check_whole)
 def set_seed(seed: int) -> None:
     """Seed Python's, numpy's (where it is in use) and torch's random numbers, all devices."""
     random.seed(seed)

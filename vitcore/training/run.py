@@ -178,7 +178,7 @@ class TrainingRun:
             stack.enter_context(random_state_kept(self.device))
             self._build()
             # Each process draws its own drop path.
-            set_seed((self.config.seed + self.rank) % 2**63)
+            set_seed((self.config.seed + self.rank) % 2**31)
             found = False
             if self.out is not None:
                 identity = self._identity()

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._inputs import shown
 from ..data.pixels import check_statistics, normalise
 from ..vit import ViT, ViTConfig
-from .arguments import checked, is_json, is_model, is_path, optional, show
+from .arguments import checked, is_json, is_model, is_path, optional
 from .device import resolve_device, unwrap
 from .files import Weights, read_tensors, write_tensors
 
@@ -78,7 +79,7 @@ def _check_use(config: ViTConfig, classes: Any, mean: Any, std: Any) -> None:
     """Raise one clear sentence unless names and normalisation suit the model."""
     check_statistics(mean, std, config.in_channels)
     if not isinstance(classes, (list, tuple)) or not all(isinstance(n, str) for n in classes):
-        raise TypeError(f"classes is {show(classes)}; give a list of names.")
+        raise TypeError(f"classes is {shown(classes)}; give a list of names.")
     if config.num_classes and len(classes) != config.num_classes:
         raise ValueError(
             f"the model has {config.num_classes} classes, but {len(classes)} names were given."
