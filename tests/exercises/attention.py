@@ -214,6 +214,11 @@ def attends(rule):
     return with_forward(Attention(12, 2), forward)
 
 
+def narrow(layer):
+    layer.qkv = nn.Linear(12, 12)
+    return layer
+
+
 def weighted(rule):
     """The same, for another rule from the scores, d and D to the weights."""
     return attends(lambda q, k, v: rule(q @ k.mT, q.shape[3], q.shape[1] * q.shape[3]) @ v)
@@ -274,6 +279,13 @@ EXERCISES = [
             "in place on a copy": lambda q, *rest: masked_in_place(q.clone(), *rest),
         },
         wrong=[
+            (lambda *a: masked(*a, scale=48**0.5), "root of D"),
+            (
+                lambda q, k, v, keep: (
+                    (q @ k.mT / 4).masked_fill(~keep[:, None, None], -1e9).softmax(-2) @ v
+                ),
+                "weights of one query must sum",
+            ),
             (lambda q, k, v, keep: attend(q, k, v), "mask is not used"),
             (masked_after, "no longer sum to one"),
             (
@@ -406,6 +418,11 @@ EXERCISES = [
             "vitcore's": Attention,
         },
         wrong=[
+            (
+                with_forward(Attention(12, 2), lambda self, x: x + Attention.forward(self, x)),
+                "the block's task",
+            ),
+            (narrow(Attention(12, 2)), "makes 12 numbers of a token with 12"),
             (attention(scale=1.0), "divided by anything"),
             (attention(axis=-2), "queries"),
             (attention(merge="b n (d h)"), "alternate"),

@@ -67,6 +67,13 @@ class TorchNorm(Norm):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-6)
 
 
+class Untrained(Norm):
+    def __init__(self, dim):
+        super().__init__(dim)
+        del self.weight
+        self.weight = torch.ones(dim)
+
+
 class TwoLayers(nn.Module):
     """An MLP as a reader would write it."""
 
@@ -98,6 +105,11 @@ class Whole(nn.Module):
 
 def whole(norm=Norm, mlp=TwoLayers, forward=Whole.forward):
     return type("Whole", (Whole,), {"norm": norm, "mlp_of": mlp, "forward": forward})
+
+
+def with_torchs_attention(self, dim, heads):
+    Whole.__init__(self, dim, heads)
+    self.attn = nn.MultiheadAttention(dim, heads, batch_first=True)
 
 
 def sequential(dim):
@@ -191,6 +203,11 @@ EXERCISES = [
             "in place on a copy": lambda x: gelu_in_place(x.clone()),
         },
         wrong=[
+            (lambda x: x * 0.5 * (1 + torch.erf(x) / math.sqrt(2)), "its argument should be"),
+            (lambda x: x * 0.5 * (1 + torch.erf(x / 2)), "divided by 2 inside"),
+            (lambda x: x * 0.5 * (1 + torch.erf(x * math.sqrt(2))), "multiplied by the root"),
+            (lambda x: x * 0.5 * 1 + torch.erf(x / math.sqrt(2)), "bracket"),
+            (lambda x: x * 0.5 * (1 - torch.erf(x / math.sqrt(2))), "wrong sign"),
             (torch.relu, "ReLU"),
             (F.silu, "SiLU"),
             (lambda x: x * (1.702 * x).sigmoid(), "sigmoid approximation"),
@@ -217,6 +234,7 @@ EXERCISES = [
             "a tuple": lambda r, n: tuple(rates_generator(r, n)),
         },
         wrong=[
+            (lambda r, n: [[r * i / max(n - 1, 1)] * 2 for i in range(n)], "cannot read"),
             (lambda r, n: [r] * n, "same rate"),
             (lambda r, n: torch.linspace(r, 0, n), "fall with depth"),
             (lambda r, n: [r * (i + 1) / n for i in range(n)], "first block"),
@@ -300,6 +318,11 @@ EXERCISES = [
             "in place on a copy": whole(forward=copied_in_place),
         },
         wrong=[
+            (whole(norm=Untrained), "plain tensor is never trained"),
+            (
+                type("Theirs", (Whole,), {"__init__": with_torchs_attention}),
+                "raised TypeError: MultiheadAttention",
+            ),
             (whole(norm=lambda dim: nn.LayerNorm(dim, eps=1e-6)), "torch's nn.LayerNorm"),
             (whole(norm=TorchNorm), "torch's own layer_norm"),
             (whole(norm=lambda dim: Norm(dim, eps=1e-5)), "in \\.norm1: .*1e-5"),

@@ -237,6 +237,8 @@ EXERCISES = [
             "a generator": lambda d, n: ((1 - d) * d**k for k in range(n)),
         },
         wrong=[
+            (lambda d, n: [1 - d ** (k + 1) for k in range(n)], "shares added up"),
+            (lambda d, n: [d * (1 - d) ** k for k in range(n)], "exchanged their roles"),
             (lambda d, n: (1 - d) * d ** torch.arange(n).flip(0), "newest weights"),
             (lambda d, n: d ** torch.arange(n), "count 1"),
             (lambda d, n: (1 - d) * d ** torch.arange(1, n + 1), "by the decay"),

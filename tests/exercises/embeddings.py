@@ -163,6 +163,8 @@ EXERCISES = [
             "in place on a copy": lambda t: normalised_in_place(t.clone()),
         },
         wrong=[
+            (lambda t: t @ t.T / t.norm(dim=1)[:, None] ** 2, "square of one row's length"),
+            (lambda t: (t / t.norm()) @ (t / t.norm()).T, "length of the whole table"),
             (lambda t: t @ t.T, "own lengths"),
             (lambda t: F.normalize(t, dim=0) @ F.normalize(t, dim=0).T, "columns"),
             (lambda t: cosine(t.T), "channels"),
@@ -205,6 +207,8 @@ EXERCISES = [
             "in place": lambda g, d: torch.zeros(g[0] * g[1], d).add_(waves_2d(g, d)),
         },
         wrong=[
+            (lambda g, d: waves_2d(g, d, lambda i, d: -i / (d // 4)), "grow with the index"),
+            (lambda g, d: waves_2d(g, d, lambda i, d: (i + 1) / (d // 4)), "starts at 1, where"),
             (lambda g, d: sincos_grid(g, d).roll(d // 2, 1), "row comes first"),
             (
                 lambda g, d: rearrange(sincos_grid(g, d), "(h w) d -> (w h) d", h=g[0]),

@@ -76,6 +76,12 @@ def cut_lists(count, validation, seed):
     return order[:-validation], order[-validation:]
 
 
+def every_fifth(count, validation, seed):
+    places = torch.arange(count)
+    chosen = (places + seed) % (count // validation) == 0
+    return places[~chosen], places[chosen]
+
+
 def stable(logits, labels, top=lambda x: x.amax(1, keepdim=True)):
     shifted = logits - top(logits)
     return (shifted.exp().sum(1).log() - shifted[torch.arange(len(labels)), labels]).mean()
@@ -135,6 +141,13 @@ EXERCISES = [
             ),
         },
         wrong=[
+            (lambda x, m, s: normalise(x, m, tuple(v * v for v in s)), "divides by the variance"),
+            (
+                lambda x, m, s: normalise(
+                    x, (x / 255).mean((0, 2, 3)).tolist(), (x / 255).std((0, 2, 3)).tolist()
+                ),
+                "own mean and deviation",
+            ),
             (lambda x, m, s: normalise(255 * x.float(), m, s), "range from 0 to 1"),
             (lambda x, m, s: x / 255, "not used"),
             (
@@ -223,6 +236,7 @@ EXERCISES = [
             ).split([n - v, v]),
         },
         wrong=[
+            (every_fifth, "one image in so many"),
             (lambda n, v, s: cut(n, v, s)[::-1], "training comes first"),
             (lambda n, v, s: (torch.arange(n), cut(n, v, s)[1]), "still in the training"),
             (lambda n, v, s: (torch.arange(n - v - 1), torch.arange(v)), "79 and 20"),

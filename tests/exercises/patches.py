@@ -233,6 +233,14 @@ EXERCISES = [
         },
         wrong=[
             (
+                lambda x, p: F.pad(x, (0, -x.shape[3] % p, 0, -x.shape[2] % p), mode="replicate"),
+                "repeats the edge",
+            ),
+            (
+                lambda x, p: F.pad(x, (0, -x.shape[3] % p, 0, -x.shape[2] % p), value=1.0),
+                "what is added is 1",
+            ),
+            (
                 lambda x, p: F.pad(x, (-x.shape[3] % p, 0, -x.shape[2] % p, 0)),
                 "above and to the left",
             ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -137,6 +138,7 @@ EXERCISES = [
             "in place on a copy": lambda x, k: pool_in_place(x.clone(), k),
         },
         wrong=[
+            (lambda x, k: x[:, k:].sum(1) / x.shape[1], "number of all tokens"),
             (lambda x, k: x.mean(1), "in the mean too"),
             (lambda x, k: x[:, k + 1 :].mean(1), "one token too many"),
             (lambda x, k: x[:, 0], "class token came back"),
@@ -159,6 +161,10 @@ EXERCISES = [
             "a tensor": lambda c: torch.tensor(count(c)),
         },
         wrong=[
+            (lambda c: count(replace(c, mlp_ratio=4.0)), "four times as wide"),
+            (lambda c: count(replace(c, in_channels=3)), "three channels"),
+            (lambda c: count(replace(c, depth=1)), "one block is counted"),
+            (lambda c: count(c) - 2 * c.depth * (c.dim**2 + c.dim), "two of the three maps"),
             (lambda c: count(c) - 2 * c.dim, "short by exactly the final norm"),
             (lambda c: count(c) - c.depth * 3 * c.dim, "the biases of qkv"),
             (lambda c: count(c) + 3 * c.depth * c.dim**2, "too much"),

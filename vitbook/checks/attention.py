@@ -185,6 +185,10 @@ def check_masked_attention(attention: Callable[[Tensor, Tensor, Tensor, Tensor],
         (_UNSCALED, attend(raw)),
         ("the scores are divided by d itself: dot products of d numbers do not grow that fast",
          attend(raw / q.shape[-1])),
+        ("the scores are divided by the root of D, the width of all heads together",
+         attend(raw / math.sqrt(q.shape[1] * q.shape[-1]))),
+        ("the softmax runs over the queries: the weights of one query must sum to one",
+         scores.masked_fill(~keys, -1e9).softmax(-2) @ v),
         ("the softmax runs over the queries, and the mask is applied after it",
          scores.softmax(-2) * keys @ v),
         ("the weights came back: the values are not used",
@@ -285,6 +289,11 @@ def _judge_multi_head(attention: Any) -> None:
     need(attention, "qkv", "proj")
     heads, module = _head_count(attention), lively(attention)
     dim = module.qkv.in_features
+    if module.qkv.out_features != 3 * dim:
+        raise CheckFailed(
+            f".qkv makes {module.qkv.out_features} numbers of a token with {dim}: a query, a key "
+            "and a value for each head are 3 D together"
+        )
     tokens = torch.randn(3, 5, dim)
 
     def attend(pattern: str, tokens: Tensor = tokens) -> tuple[Tensor, Tensor, Tensor]:
@@ -315,6 +324,8 @@ def _judge_multi_head(attention: Any) -> None:
         (_TORN, module.proj(F.scaled_dot_product_attention(*strips).reshape(tokens.shape))),
         ("the heads still stand behind the tokens, so that the heads of one token look at each "
          "other: bring them to the front", module.proj(unturned.flatten(2))),
+        ("the tokens are added to the output: that is the block's task",
+         tokens + module.proj(merged)),
         ("the output is not projected", merged),
         ("the bias of the output projection is left out", F.linear(merged, module.proj.weight)),
         ("it attends across the batch: token n of one image looks at token n of the others",

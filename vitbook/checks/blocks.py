@@ -101,6 +101,15 @@ def check_gelu(gelu: Callable[[Tensor], Tensor]) -> None:
         ("this is Phi(x) without the factor x", phi.cdf(x)),
         ("this is x times the density, not times the distribution function",
          x * phi.log_prob(x).exp()),
+        ("erf is divided by the root of 2, and its argument should be",
+         x * 0.5 * (1 + torch.erf(x) / math.sqrt(2))),
+        ("x is divided by 2 inside erf, and the root of 2 is asked",
+         x * 0.5 * (1 + torch.erf(x / 2))),
+        ("x is multiplied by the root of 2 inside erf, where it is divided",
+         x * 0.5 * (1 + torch.erf(x * math.sqrt(2)))),
+        ("the bracket around 1 + erf is missing", x * 0.5 + torch.erf(x / math.sqrt(2))),
+        ("erf has the wrong sign: the large negative numbers pass, and the positive ones do not",
+         x * 0.5 * (1 - torch.erf(x / math.sqrt(2)))),
         ("something is missing inside erf: Phi(x) belongs to a variance of 1",
          x * 0.5 * (1 + torch.erf(x))),
         ("a factor of one half is missing", x * (1 + torch.erf(x / math.sqrt(2)))),
@@ -327,10 +336,10 @@ def _judge_block(block: Any) -> None:
     x = tokens_for(b)
 
     def attn(x: Tensor) -> Tensor:
-        return cast(Tensor, getattr(b, "ls1", nn.Identity())(first_of(b.attn(x))))
+        return cast(Tensor, getattr(b, "ls1", nn.Identity())(first_of(call(b.attn, x))))
 
     def mlp(x: Tensor) -> Tensor:
-        return cast(Tensor, getattr(b, "ls2", nn.Identity())(b.mlp(x)))
+        return cast(Tensor, getattr(b, "ls2", nn.Identity())(call(b.mlp, x)))
 
     middle = x + attn(b.norm1(x))
     want = middle + mlp(b.norm2(middle))
@@ -382,6 +391,13 @@ def check_block_and_parts(block: Any) -> None:
         for name in ("norm1", "norm2"):
             if isinstance(getattr(part, name), nn.LayerNorm):
                 raise CheckFailed(f"{name} is torch's nn.LayerNorm: {own}")
+            need(getattr(part, name), "weight", "bias")
+            for kind in ("weight", "bias"):
+                if not isinstance(getattr(getattr(part, name), kind), nn.Parameter):
+                    raise CheckFailed(
+                        f"{name} has no parameter .{kind}: a plain tensor is never trained, "
+                        "wrap it in nn.Parameter"
+                    )
         if isinstance(part.mlp, Mlp):
             raise CheckFailed(f"the MLP is vitcore's: {own}")
         for name in ("norm1", "norm2"):

@@ -45,6 +45,8 @@ def _parameter_parts(c: ViTConfig) -> dict[str, int]:
         "all positions": (count + 1) * c.dim,
         "the head": c.num_classes * (c.dim + 1),
         "the bias of the head": c.num_classes,
+        "two of the three maps in qkv, with their biases": 2 * c.depth * (c.dim**2 + c.dim),
+        "all biases of the blocks' linear maps": c.depth * (5 * c.dim + hidden),
         "all norms": (c.depth * 4 + 2) * c.dim,
         "the biases of the norms": (c.depth * 2 + 1) * c.dim,
     }
@@ -58,10 +60,20 @@ def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
     other = replace(base, image_size=28, patch_size=7, in_channels=1, dim=24, depth=5,
                     mlp_ratio=2.0)  # fmt: skip
     configs = (base, other)
-    want = [sum(p.numel() for p in ViT(config).parameters()) for config in configs]
+    want = [_count(config) for config in configs]
     wrong: list[tuple[str, Sequence[float]]] = [
         ("is the image always square?", _counts_of_squares(configs, want, side)) for side in (0, 1)
     ]
+    wrong += [
+        (message, [_count(replace(config, **fixed)) for config in configs])
+        for message, fixed in (
+            ("the MLP is taken to be four times as wide as a token, whatever mlp_ratio says",
+             {"mlp_ratio": 4.0}),
+            ("images are taken to have three channels, whatever in_channels says",
+             {"in_channels": 3}),
+            ("one block is counted, and there are depth of them", {"depth": 1}),
+        )
+    ]  # fmt: skip
     parts = [_parameter_parts(config) for config in configs]
     alike: dict[tuple[int, ...], list[str]] = {}
     for name in parts[0]:
@@ -80,7 +92,16 @@ def check_parameter_count(count: Callable[[ViTConfig], int]) -> None:
 
     with replaced(nn.Module, __init__=refuse):
         got = [call(count, config) for config in configs]
-    compare_counts(got, want, wrong, [f"{config}" for config in configs], whole_floats=True)
+    compare_counts(got, want, wrong, [_told(config) for config in configs], whole_floats=True)
+
+
+def _told(config: ViTConfig) -> str:
+    names = ("image_size", "patch_size", "in_channels", "num_classes", "dim", "depth", "mlp_ratio")
+    return ", ".join(f"{name} {getattr(config, name)}" for name in names)
+
+
+def _count(config: ViTConfig) -> int:
+    return sum(parameter.numel() for parameter in ViT(config).parameters())
 
 
 def _counts_of_squares(configs: Sequence[ViTConfig], want: Sequence[int], side: int) -> list[float]:

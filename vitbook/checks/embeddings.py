@@ -84,6 +84,10 @@ def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
              "number", other(dim / 2)),
             ("the frequencies fall too fast: the exponent is i or 2i, and is not divided by their "
              "number", other(float(dim))),
+            ("the frequencies grow with the index: the first pair is the fastest", other(-2.0)),
+            ("the index of the frequencies starts at 1, where the first frequency is 1",
+             torch.cat([_waves(place / 10000 ** (1 / quarter), dim // 2)
+                        for place in (column, row)], dim=1)),
             ("the exponents reach 1, as linspace makes them: i is divided by the number of "
              "frequencies, not by one less", other(2 * quarter / (quarter - 1))),
             ("the cosines come first in each half",
@@ -243,6 +247,10 @@ def check_cosine_similarity(similarity: Callable[[Tensor], Tensor]) -> None:
         ("the columns were brought to length one, not the rows", across @ across.T),
         ("this compares the channels with each other, not the rows", across.T @ across),
         ("this compares the channels with each other, not the rows", table.T @ table),
+        ("the product was divided by the square of one row's length: the root of the sum of "
+         "squares is the length", table @ table.T / table.square().sum(1, keepdim=True)),
+        ("every row was divided by the length of the whole table",
+         table @ table.T / table.square().sum()),
         ("the product was divided by one row's length only",
          table @ table.T / table.norm(dim=1, keepdim=True)),
         ("these are distances, not cosines", torch.cdist(table, table)),

@@ -340,8 +340,8 @@ def _as_number(value: Any) -> int | float:
 def as_numbers(got: Any) -> Tensor:
     """A tensor (float64) of what a function of numbers gave: a tensor, an array, an iterable."""
     if not isinstance(got, Tensor):
-        values = got if isinstance(got, (np.ndarray, np.generic, int, float)) else list(got)
-        got = torch.as_tensor(values)
+        plain = isinstance(got, (np.ndarray, np.generic, int, float))
+        got = torch.as_tensor(got if plain else [float(value) for value in got])
     return got.detach().double()
 
 

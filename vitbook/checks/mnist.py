@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +35,11 @@ def check_normalise(normalise: Callable[..., Tensor]) -> None:
         ("the images were not brought to the range from 0 to 1 first", (x - m) / s),
         ("the images are in the range from 0 to 1, but mean and std are not used", x / 255),
         ("it multiplies by the deviation, where it should divide", (x / 255 - m) * s),
+        ("it divides by the variance, the square of the deviation", (x / 255 - m) / s**2),
+        (
+            "the images' own mean and deviation are used, not those that were given",
+            (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True),
+        ),
         ("the mean is taken away after the division", x / 255 / s - m),
         ("the mean is not taken away", x / 255 / s),
         ("it does not divide by the deviation", x / 255 - m),
@@ -165,6 +171,12 @@ def check_split(split: Callable[[int, int, int], tuple[Tensor, Tensor]]) -> None
     if sorted(validation) in (list(range(20)), list(range(80, 100))):
         raise CheckFailed(
             "the validation part is one end of the data: files are often sorted by class"
+        )
+    places = sorted(validation)
+    if len({after - before for before, after in pairwise(places)}) == 1:
+        raise CheckFailed(
+            "the validation part takes one image in so many, in order: it should be drawn, since "
+            "files often repeat in a rhythm"
         )
     again, other = call(split, 100, 20, 0)[1], call(split, 100, 20, 1)[1]
     if torch.as_tensor(again).tolist() != validation:

@@ -49,6 +49,8 @@ def check_average_shares(shares: Callable[[float, int], Any]) -> None:
             ("all weights count alike: this is a mean over a window",
              torch.full_like(want, 1 / steps)),
             ("the shares fall along a straight line", (1 - decay) * (1 - past / steps)),
+            ("these are the shares added up, from the newest on", want.cumsum(0)),
+            ("decay and 1 - decay have exchanged their roles", decay * (1 - decay) ** past),
             ("they are scaled to sum to one: what is missing is the share of the start",
              want / want.sum()),
         ]  # fmt: skip

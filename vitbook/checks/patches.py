@@ -311,6 +311,10 @@ def check_pad_to_patches(pad: Callable[[Tensor, int], Tensor]) -> None:
         wrong = [
             ("the image is padded to a square: each side needs only what is missing to its own "
              "next multiple of P", square),
+            ("what is added repeats the edge of the image, and zeros are asked",
+             F.pad(images, (0, right, 0, down), mode="replicate")),
+            ("what is added is 1, and zeros are asked",
+             F.pad(images, (0, right, 0, down), value=1)),
             ("the image is cropped: nothing of it should be lost",
              images[:, :, : whole[0], : whole[1]]),
             ("the zeros stand above and to the left of the image",

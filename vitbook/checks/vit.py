@@ -242,6 +242,10 @@ def check_mean_pool(pool: Callable[[Tensor, int], Tensor]) -> None:
             ("the mean runs over the channels", x[:, prefix:].mean(2)),
             ("the mean runs over the batch", x[:, prefix:].mean(0)),
             ("the patches were added, not averaged", x[:, prefix:].sum(1)),
+            (
+                "the sum is divided by the number of all tokens, those in front too",
+                x[:, prefix:].sum(1) / x.shape[1],
+            ),
             ("the largest value came back, not the mean", x[:, prefix:].amax(1)),
         ]
         compare(
