@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a drawn mnist.npz."""
-    from vitcore import _standin
+    from vitcore.data import _standin
 
     folder = tmp_path_factory.mktemp("data")
     np.savez(folder / "mnist.npz", **_standin.generate("mnist", train=6200, test=300))
@@ -91,7 +91,7 @@ def test_a_run_that_lost_its_record_writes_it_again(trained, folder, tmp_path):
 
 
 def test_resume_of_other_data_is_refused(trained, tmp_path, capsys):
-    from vitcore import _standin
+    from vitcore.data import _standin
 
     arrays = _standin.generate("mnist", train=6200, test=300)
     arrays["x_train"] = np.ascontiguousarray(arrays["x_train"][::-1])
@@ -116,7 +116,8 @@ def test_a_record_that_is_older_than_a_setting_still_counts(trained, folder, cap
 
 
 def test_cifar100_by_the_name_of_its_rung(tmp_path, capsys, monkeypatch):
-    from vitcore import _standin, recipes
+    from vitcore import recipes
+    from vitcore.data import _standin
 
     np.savez(tmp_path / "cifar100.npz", **_standin.generate("cifar100", train=6200, test=300))
     values = recipes.RECIPES["cifar100-cpu"].to_dict()
@@ -298,7 +299,7 @@ sys.exit(main(sys.argv[1:]))
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """A folder with a drawn cifar100.npz, and a program that knows a small recipe for it."""
-    from vitcore import _standin
+    from vitcore.data import _standin
 
     folder = tmp_path_factory.mktemp("photographs")
     np.savez(folder / "cifar100.npz", **_standin.generate("cifar100", train=6200, test=300))

@@ -47,10 +47,30 @@ def test_importing_data_leaves_torchvision_alone():
     assert done.returncode == 0, done.stderr
 
 
-def test_an_error_of_torchvision_s_own_is_not_hidden(monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("something\nelse"), ImportError("no name X in torch"), AttributeError("no y"),
+     ModuleNotFoundError("No module named 'torch.z'", name="torch.z")],
+)  # fmt: skip
+def test_a_torchvision_that_does_not_fit_is_named_in_one_sentence(monkeypatch, error):
     def fail(name):
-        raise RuntimeError("something else")
+        raise error
 
     monkeypatch.setattr("vitcore.data._torchvision.importlib.import_module", fail)
-    with pytest.raises(RuntimeError, match="something else"):
+    with pytest.raises(
+        ImportError, match="torchvision .* does not fit torch .*pip install"
+    ) as seen:
+        import_torchvision()
+    assert " ".join(str(error).split()) in str(seen.value)
+    assert torch.__version__ in str(seen.value)
+    assert "\n" not in str(seen.value)
+    assert seen.value.__cause__ is error
+
+
+def test_a_torchvision_that_is_not_there(monkeypatch):
+    def fail(name):
+        raise ModuleNotFoundError("No module named 'torchvision'", name="torchvision")
+
+    monkeypatch.setattr("vitcore.data._torchvision.importlib.import_module", fail)
+    with pytest.raises(ImportError, match="torchvision is not installed: pip install torchvision"):
         import_torchvision()

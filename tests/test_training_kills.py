@@ -67,7 +67,7 @@ print(json.dumps({"chains": chain + 1, "whole": round(whole, 2), "moments": mome
 @pytest.fixture(scope="session")
 def small_npz(tmp_path_factory):
     """A folder with an mnist.npz that is drawn, of which a quick run takes a part."""
-    from vitcore import _standin
+    from vitcore.data import _standin
 
     folder = tmp_path_factory.mktemp("data")
     arrays = _standin.generate("mnist", train=6200, test=300)

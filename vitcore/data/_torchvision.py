@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import sys
 import warnings
 from types import ModuleType
@@ -26,8 +27,24 @@ def import_torchvision() -> ModuleType:
     the two operators it would declare are declared without an implementation: ``ops.nms`` and
     ``io.decode_jpeg`` then stay unavailable, which nothing here needs.
 
-    Raises ImportError where torchvision is not installed.
+    Raises ImportError where torchvision is not installed, or is of another release than torch.
     """
+    try:
+        return _import()
+    except ModuleNotFoundError as error:
+        if error.name == "torchvision":
+            raise ImportError("torchvision is not installed: pip install torchvision") from error
+        problem: Exception = error
+    except Exception as error:
+        problem = error
+    raise ImportError(
+        f"torchvision {importlib.metadata.version('torchvision')} does not fit torch "
+        f"{torch.__version__} ({' '.join(str(problem).split())}): install both of one release, as "
+        "pip install --upgrade torch torchvision does"
+    ) from problem
+
+
+def _import() -> ModuleType:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Failed to load image Python extension")
         try:
