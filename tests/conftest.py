@@ -46,7 +46,7 @@ def no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def _small(name: str, train: int, test: int, validation: int) -> data.ImageDataset:
     arrays = _standin.generate(name, train=train, test=test)
-    return build_dataset(name, arrays, "generated", "a small stand-in", validation, 0)
+    return build_dataset(name, arrays, "generated", validation, 0)
 
 
 @pytest.fixture(scope="session")

@@ -88,8 +88,8 @@ def test_every_channel_has_a_mean_and_a_deviation_of_its_own():
     torch.testing.assert_close(normalise(images[0], arrays[0], arrays[1]), done[0])
     for wrong, words in (
         ((images, mean[:2], std), "2 and 3 values; give one for each of the images' 3 channels"),
-        ((images, mean, (0.1, 0.0, 0.1)), "give numbers above zero"),
-        ((images, 0.5, std), "mean is 0.5; give one number per channel"),
+        ((images, mean, (0.1, 0.0, 0.1)), "value of std is 0.0; give a positive"),
+        ((images, 0.5, std), "mean is 0.5; give a number per channel"),
         ((images.long(), mean, std), r"images is torch\.int64; give uint8"),
         ((images[0, 0], mean, std), r"images has shape \(4, 5\)"),
         ((None, mean, std), "images is a NoneType"),
@@ -130,18 +130,18 @@ def test_the_fingerprint_is_of_training_and_validation_images_and_labels(small_m
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"classes": list("012345678")}, "labels reach from 0 to 9; give numbers of the 9 classes"),
+        ({"classes": list("012345678")}, "from 0 to 9; give numbers from 0 to 8, one of 9 classes"),
         ({"classes": []}, r"classes is \[\]; give a list"),
         ({"mean": (0.1, 0.1)}, "give one for each of the images' 1 channels"),
-        ({"std": (0.0,)}, "give numbers above zero"),
-        ({"std": (float("nan"),)}, "give a finite number"),
+        ({"std": (0.0,)}, "value of std is 0.0; give a positive"),
+        ({"std": (float("nan"),)}, "value of std is nan; give a positive"),
         ({"source": "mine"}, "source is 'mine'; give a Source"),
-        ({"val": None}, "a split is a pair"),
-        ({"group_of": torch.zeros(3)}, "groups of 3 classes; give one for each of the 10"),
+        ({"val": None}, "a split is None"),
+        ({"group_of": torch.zeros(3)}, "group_of is .*for each of the 10 classes"),
         ({"test": Split(torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1).long())}, "give one shape"),
         (
             {"test": Split(torch.zeros(2, 1, 28, 28).byte(), torch.zeros(3))},
-            "2 images but 3 labels",
+            "2 images but labels of shape",
         ),
     ],
 )

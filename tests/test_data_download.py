@@ -195,7 +195,7 @@ def test_the_next_mirror_is_asked(server, served, no_data, fault):
     check_download(fetch("cifar100", bad, good), served["cifar100"], no_data)
     assert server.asked("good") == 1
     assert time.time() - start < 15
-    # What arrived broken was asked for again, what was not there was not.
+    # Only what the server had can have been read.
     assert server.asked("bad") == (0 if fault == "missing" else data.DOWNLOAD_ATTEMPTS)
 
 
@@ -223,7 +223,7 @@ def test_a_refused_connection(server, served, no_data):
 def test_the_mirror_that_answered_is_asked_first_for_the_other_files(server, served, no_data):
     gone = server.mirror("gone", "missing")
     check_download(fetch("mnist", gone, server.mirror("a")), served["mnist"], no_data)
-    assert server.requests["gone"] == 1
+    assert server.requests["gone"] == data.DOWNLOAD_ATTEMPTS
     assert server.asked("a") == 4
 
 
@@ -260,7 +260,7 @@ def full_disk(*_, **__):
 def test_a_disk_that_is_full_while_downloading(server, served, no_data, monkeypatch):
     monkeypatch.setattr(download.Path, "open", lambda *_, **__: full_disk())
     monkeypatch.setattr(download, "locked", lambda _: contextlib.nullcontext(True))
-    with pytest.raises(OSError, match=r"is full, .*VITCORE_CACHE") as caught:
+    with pytest.raises(OSError, match=r"is full .*VITCORE_CACHE") as caught:
         fetch("mnist", server.mirror("a"), server.mirror("b"))
     assert caught.value.errno == errno.ENOSPC
     assert contents(no_data) == []
@@ -268,11 +268,11 @@ def test_a_disk_that_is_full_while_downloading(server, served, no_data, monkeypa
 
 def test_a_disk_that_is_full_while_storing(server, served, no_data, monkeypatch):
     def half(file, **_):
-        file.write(b"half of it")
+        Path(file).write_bytes(b"half of it")
         full_disk()
 
     monkeypatch.setattr(np, "savez", half)
-    with pytest.raises(OSError, match="is full"):
+    with pytest.raises(OSError, match="a disk that is full"):
         fetch("mnist", server.mirror("a"))
     assert contents(no_data) == []
     # The stand-in serves without being kept.
@@ -287,7 +287,7 @@ def test_a_cache_that_cannot_be_written_to(server, served, no_data, monkeypatch)
         "TemporaryDirectory",
         lambda **_: (_ for _ in ()).throw(PermissionError(13, "denied")),
     )
-    with pytest.raises(OSError, match="cannot be written to: name another directory"):
+    with pytest.raises(OSError, match=r"cannot be written to: .*name another directory"):
         fetch("mnist", server.mirror("a"))
 
 

@@ -33,31 +33,31 @@ def broken(change) -> dict:
 BAD_ARRAYS = {
     "float images": (
         lambda a: a.update(x_train=a["x_train"] / np.float32(255)),
-        "x_train in .* has the type float32, but must be uint8",
+        "x_train in .* has the type float32; store uint8",
     ),
     "wide images": (
         lambda a: a.update(x_test=np.zeros((40, 28, 29), np.uint8)),
-        r"x_test in .* has the shape \(40, 28, 29\), but must be \(N, 28, 28\)",
+        r"x_test in .* has the shape \(40, 28, 29\); give \(N, 28, 28\)",
     ),
     "flat images": (
         lambda a: a.update(x_train=a["x_train"].reshape(120, 784)),
-        r"x_train .* \(120, 784\), but must be \(N, 28, 28\)",
+        r"x_train .* \(120, 784\); give \(N, 28, 28\)",
     ),
     "float labels": (
         lambda a: a.update(y_train=a["y_train"].astype(np.float64)),
-        "y_train .* float64, but must hold whole numbers from 0 to 9",
+        "y_train .* float64; give whole numbers from 0 to 9",
     ),
     "one-hot labels": (
         lambda a: a.update(y_test=np.eye(10, dtype=np.uint8)[a["y_test"]]),
-        r"40 images in x_test, but y_test has the shape \(40, 10\)",
+        r"y_test .* the shape \(40, 10\); give a label for each of 40 images",
     ),
     "too few labels": (
         lambda a: a.update(y_train=a["y_train"][:-1]),
-        r"120 images in x_train, but y_train has the shape \(119,\)",
+        r"y_train .* the shape \(119,\); give a label for each of 120 images",
     ),
     "a label too large": (
         lambda a: a["y_test"].__setitem__(3, 10),
-        "y_test .* labels from 0 to 10, but they must lie between 0 and 9",
+        "y_test .* labels from 0 to 10; give 0 to 9",
     ),
     "a negative label": (
         lambda a: a.update(y_train=a["y_train"].astype(np.int64) - 1),
@@ -65,7 +65,7 @@ BAD_ARRAYS = {
     ),
     "no images": (
         lambda a: a.update(x_test=a["x_test"][:0], y_test=a["y_test"][:0]),
-        "x_test .* holds no images",
+        "x_test .* give .* one image at least",
     ),
     "no test part": (
         lambda a: (a.pop("x_test"), a.pop("y_test")),

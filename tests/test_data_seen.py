@@ -93,11 +93,11 @@ def test_what_is_no_sketch(text):
 @pytest.mark.parametrize(
     ("split", "error", "words"),
     [
-        (None, TypeError, "a split is a pair"),
-        (torch.zeros(3, 1, 2, 2), TypeError, "a split is a pair"),
-        ((torch.zeros(3, 1, 2, 2), torch.zeros(3)), TypeError, "uint8 images"),
-        (([1], torch.zeros(3)), TypeError, "the images of a split are a tensor, given list"),
-        ((grains(3, 0).images, torch.zeros(4)), ValueError, "3 images but 4 labels"),
+        (None, TypeError, "a split is .*; give a pair"),
+        (torch.zeros(3, 1, 2, 2), TypeError, "a split is .*; give a pair"),
+        ((torch.zeros(3, 1, 2, 2), torch.zeros(3)), TypeError, "give uint8"),
+        (([1], torch.zeros(3)), TypeError, "are list and Tensor; give two tensors"),
+        ((grains(3, 0).images, torch.zeros(4)), ValueError, r"3 images but labels of shape \(4,\)"),
     ],
 )
 def test_what_is_no_split(split, error, words):

@@ -57,9 +57,8 @@ def test_a_torchvision_that_does_not_fit_is_named_in_one_sentence(monkeypatch, e
         raise error
 
     monkeypatch.setattr("vitcore.data._torchvision.importlib.import_module", fail)
-    with pytest.raises(
-        ImportError, match="torchvision .* does not fit torch .*pip install"
-    ) as seen:
+    words = r"torchvision .* does not fit torch .*pip install"
+    with pytest.raises(ImportError, match=words) as seen:
         import_torchvision()
     assert " ".join(str(error).split()) in str(seen.value)
     assert torch.__version__ in str(seen.value)

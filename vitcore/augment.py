@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Augmentation and mixing, gathered from ``vitcore.data`` (chapters 6 and 7)."""
+"""Augmentation and mixing, gathered from the rooms of ``vitcore.data`` (chapters 6 and 7)."""
 
-from .data.augment import AUGMENTS, MIXES, Augment, build_augment, build_mix, cifar, digits
+# ruff: noqa: F401
+from .data.augment import AUGMENTS, MIXES, Augment, Mix, build_augment, build_mix, cifar, digits
 from .data.geometry import (
     affine,
     crop,
@@ -12,7 +13,7 @@ from .data.geometry import (
     random_resized_crop,
     resized_crop,
 )
-from .data.mixing import Mix, cutmix, mixup, mixup_cutmix
+from .data.mixing import cutmix, mixup, mixup_cutmix
 from .data.trivial import (
     TRIVIAL,
     autocontrast,
@@ -26,36 +27,3 @@ from .data.trivial import (
     trivial_augment,
     trivial_operation,
 )
-
-__all__ = [
-    "AUGMENTS",
-    "MIXES",
-    "TRIVIAL",
-    "Augment",
-    "Mix",
-    "affine",
-    "autocontrast",
-    "brightness",
-    "build_augment",
-    "build_mix",
-    "cifar",
-    "colour",
-    "contrast",
-    "crop",
-    "cutmix",
-    "digits",
-    "equalize",
-    "erase",
-    "hflip",
-    "mixup",
-    "mixup_cutmix",
-    "posterize",
-    "random_affine",
-    "random_erasing",
-    "random_resized_crop",
-    "resized_crop",
-    "sharpness",
-    "solarize",
-    "trivial_augment",
-    "trivial_operation",
-]

@@ -7,6 +7,7 @@ its name: the official MNIST and CIFAR-100 splits are recognised by fingerprints
 their images stand in, and what cannot be recognised is called unverified.
 """
 
+# ruff: noqa: F401  (what the rooms of this package offer)
 from ._torchvision import import_torchvision
 from .augment import Augment, Mix, build_augment, build_mix
 from .batches import Batches
@@ -33,40 +34,3 @@ from .load import load_dataset
 from .paper import Digit, read_digit
 from .pixels import denormalise, normalise
 from .seen import Overlap, image_digests, overlap, sketch_images
-
-__all__ = [
-    "CIFAR100_CLASSES",
-    "CIFAR100_GROUPS",
-    "CIFAR100_GROUP_OF",
-    "DOWNLOAD_ATTEMPTS",
-    "DOWNLOAD_TIMEOUT",
-    "FILES",
-    "IMAGE_SUFFIXES",
-    "KNOWN",
-    "MIRRORS",
-    "SPLITS",
-    "Augment",
-    "Batches",
-    "DataUnavailableError",
-    "Digit",
-    "DownloadError",
-    "ImageDataset",
-    "Known",
-    "Mix",
-    "Overlap",
-    "Source",
-    "Split",
-    "build_augment",
-    "build_mix",
-    "cache_dir",
-    "denormalise",
-    "image_digests",
-    "import_torchvision",
-    "load_dataset",
-    "load_folder",
-    "normalise",
-    "overlap",
-    "read_digit",
-    "read_image",
-    "sketch_images",
-]

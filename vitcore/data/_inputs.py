@@ -12,13 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._inputs import check_images, check_number
-
-
-def shown(value: object) -> str:
-    """``value`` as it is written in code, on one line that a sentence has room for."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+from .._inputs import check_images, check_number, shown
 
 
 def check_seed(seed: Any) -> int:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_flag, check_positive, check_whole
-from ._inputs import check_seed, shown
+from .._inputs import check_flag, check_positive, check_whole, shown
+from ._inputs import check_seed
 from .augment import Augment
 from .content import scramble
 from .dataset import Split, check_split
@@ -78,14 +78,14 @@ class Batches:
             self.device = torch.device(device)
             self.images, self.labels = images.to(self.device), labels.to(self.device)
             self._generator = torch.Generator(device=self.device)
-        except (RuntimeError, TypeError, AssertionError) as error:
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             if "out of memory" in str(error):
                 raise
             reason = str(error).split(chr(10))[0].rstrip(".")
             raise ValueError(
                 f'device {shown(device)} cannot be used ({reason}); try "cpu".'
             ) from error
-        self._mean, self._std = channel_columns(self.mean, self.std, self.device)
+        self._mean, self._std = channel_columns(self.mean, self.std, device=self.device)
         self.epoch = 0
 
     @property

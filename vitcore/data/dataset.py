@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_choice, check_whole
-from ._inputs import shown
-from .content import allocate, rank_in_class
+from .._inputs import check_choice, check_whole, shown
+from .content import held_out
 from .pixels import check_statistics, denormalise, normalise
 
 SPLITS = {
@@ -56,31 +55,30 @@ class Split(NamedTuple):
     labels: Tensor
 
 
-def check_split(split: object) -> Split:
+def check_split(split: Any, classes: int | None = None) -> Split:
     """``split`` as a Split, or one clear sentence on why its images and labels are none."""
     if not isinstance(split, (tuple, list)) or len(split) != 2:
-        raise TypeError(
-            f"a split is a pair (images, labels), given {type(split).__name__}: pass "
-            "dataset.train, or two tensors"
-        )
+        raise TypeError(f"a split is {shown(split)}; give a pair (images, labels) of tensors.")
     images, labels = split
-    for name, values in (("images", images), ("labels", labels)):
-        if not isinstance(values, Tensor):
-            raise TypeError(f"the {name} of a split are a tensor, given {type(values).__name__}")
-    if images.dtype != torch.uint8 or images.ndim != 4:
-        raise TypeError(
-            f"a split has uint8 images (N, C, H, W), given {images.dtype} "
-            f"{tuple(images.shape)}: they are divided by 255 one batch at a time"
-        )
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        kinds = f"{type(images).__name__} and {type(labels).__name__}"
+        raise TypeError(f"images and labels of a split are {kinds}; give two tensors.")
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.is_meta:
+        given = f"{images.dtype} of shape {tuple(images.shape)} on {images.device}"
+        raise TypeError(f"images of a split are {given}; give uint8 (N, C, H, W).")
     if not labels.ndim or len(images) != len(labels):
         raise ValueError(
-            f"there are {len(images)} images but {len(labels) if labels.ndim else 'no'} labels; "
-            "give one for each image."
+            f"a split has {len(images)} images but labels of shape {tuple(labels.shape)}; give a "
+            "label for each."
         )
-    if labels.dtype == torch.bool or labels.is_complex():
-        raise TypeError(f"labels is {labels.dtype}; give class numbers or shares of classes.")
-    if len(labels) and not labels.is_floating_point() and labels.min() < 0:
-        raise ValueError(f"labels reach down to {int(labels.min())}; give class numbers from 0.")
+    if labels.dtype == torch.bool or labels.is_complex() or labels.is_meta:
+        given = f"{labels.dtype} on {labels.device}"
+        raise TypeError(f"labels of a split are {given}; give class numbers or shares of classes.")
+    if len(labels) and not labels.is_floating_point():
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or (classes is not None and high >= classes):
+            last = "on" if classes is None else f"to {classes - 1}, one of {classes} classes"
+            raise ValueError(f"labels reach from {low} to {high}; give numbers from 0 {last}.")
     return Split(images, labels)
 
 
@@ -108,26 +106,17 @@ class ImageDataset:
             raise TypeError(f"classes is {shown(self.classes)}; give a list of the classes' names.")
         if not isinstance(self.source, Source):
             raise TypeError(f"source is {shown(self.source)}; give a Source.")
-        self.train, self.val, self.test = map(check_split, (self.train, self.val, self.test))
-        shape, last = self.train.images.shape[1:], len(self.classes) - 1
-        for images, labels in (self.train, self.val, self.test):
-            if images.shape[1:] != shape:
-                raise ValueError(
-                    f"the parts hold images of {tuple(shape)} and {tuple(images.shape[1:])}; give "
-                    "one shape."
-                )
-            if labels.ndim == 1 and not labels.is_floating_point() and len(labels):
-                low, high = int(labels.min()), int(labels.max())
-                if low < 0 or high > last:
-                    raise ValueError(
-                        f"labels reach from {low} to {high}; give numbers of the {last + 1} "
-                        f"classes, from 0 to {last}."
-                    )
-        check_statistics(self.mean, self.std, shape[0])
-        if self.group_of is not None and len(self.group_of) != len(self.classes):
+        count, parts = len(self.classes), (self.train, self.val, self.test)
+        self.train, self.val, self.test = (check_split(part, count) for part in parts)
+        shapes = {tuple(p.images.shape[1:]) for p in (self.train, self.val, self.test)}
+        if len(shapes) > 1:
+            raise ValueError(f"the parts hold images of {sorted(shapes)}; give one shape.")
+        self.mean, self.std = check_statistics(self.mean, self.std, self.in_channels)
+        groups = self.group_of
+        if groups is not None and (not isinstance(groups, Tensor) or groups.shape != (count,)):
             raise ValueError(
-                f"group_of names the groups of {len(self.group_of)} classes; give one for each of "
-                f"the {len(self.classes)}."
+                f"group_of is {shown(groups)}; give a tensor with a group for each of the {count} "
+                "classes."
             )
 
     @property
@@ -169,28 +158,17 @@ class ImageDataset:
         The same sizes give the same images every time. mean and std stay those of the whole
         training part, so that models of both can be compared.
         """
-        parts = [
-            _shrink(part, n, f"n_{name}", self.num_classes)
-            for name, part, n in (
-                ("train", self.train, n_train),
-                ("val", self.val, n_val),
-                ("test", self.test, n_test),
-            )
-        ]
-        few = f"{len(parts[0].labels):,} of {len(self.train.labels):,} training images"
+        sizes = {"train": n_train, "val": n_val, "test": n_test}
+        parts: dict[str, Any] = {
+            name: self._shrink(name, n) for name, n in sizes.items() if n is not None
+        }
+        few = f"{n_train:,} of {len(self.train.labels):,} training images"
         source = replace(self.source, origin=f"{self.source.origin}; {few}")
-        return replace(self, train=parts[0], val=parts[1], test=parts[2], source=source)
+        return replace(self, source=source, **parts)
 
-
-def _shrink(part: Split, n: int | None, name: str, num_classes: int) -> Split:
-    if n is None:
-        return part
-    if check_whole(name, n) > len(part.labels):
-        raise ValueError(
-            f"{name} is {n}; give a number of images from 0 to {len(part.labels)}, the size of "
-            "that part."
-        )
-    labels = part.labels.numpy()
-    shares = allocate(np.bincount(labels, minlength=num_classes), n)
-    keep = torch.from_numpy(np.flatnonzero(rank_in_class(labels) < shares[labels]))
-    return Split(part.images[keep], part.labels[keep])
+    def _shrink(self, name: str, n: int) -> Split:
+        images, labels = getattr(self, name)
+        if check_whole(f"n_{name}", n) > len(labels):
+            raise ValueError(f"n_{name} is {n}; give a number of images from 0 to {len(labels)}.")
+        keep = torch.from_numpy(np.flatnonzero(held_out(labels.numpy(), n, self.num_classes)))
+        return Split(images[keep], labels[keep])

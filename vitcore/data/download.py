@@ -11,18 +11,15 @@ import os
 import shutil
 import tempfile
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds of silence from a server before it is given up
 DOWNLOAD_DEADLINE = 3600.0  # seconds for one file, however steadily it trickles
 DOWNLOAD_LIMIT = 500_000_000  # bytes of one file
 DOWNLOAD_ATTEMPTS = 2  # times that one mirror is asked for one file
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DataUnavailableError(RuntimeError):
@@ -30,9 +27,7 @@ class DataUnavailableError(RuntimeError):
 
 
 class DownloadError(OSError):
-    """A download that failed; ``began`` says whether the server sent anything of the file."""
-
-    began = False
+    """A download that failed, in one sentence."""
 
 
 def cache_dir() -> Path:
@@ -78,33 +73,23 @@ def workspace(target: Path) -> Iterator[Path]:
             with tempfile.TemporaryDirectory(prefix=prefix, dir=directory) as folder:
                 yield Path(folder)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(
-                error.errno,
-                f"the disk that holds {directory} is full, and nothing unfinished was left there: "
-                "free about 500 MB, or name another directory by VITCORE_CACHE",
-            ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise OSError(
-                error.errno,
-                f"{directory} cannot be written to: name another directory by VITCORE_CACHE",
-            ) from error
-        raise
+        if error.errno in _FULL:
+            problem = "is on a disk that is full (nothing unfinished was left there): free 500 MB"
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            problem = "cannot be written to: give yourself the right"
+        else:
+            raise
+        advice = f"{directory} {problem}, or name another directory by VITCORE_CACHE"
+        raise OSError(error.errno, advice) from error
 
 
-def put_in_place(part: Path, target: Path) -> None:
-    """Give a whole file its name, once it is safe on the disk."""
+def store(target: Path, write: Callable[[Path], None], folder: Path) -> None:
+    """Let ``write`` fill a file in the workspace ``folder``; when it is safe, give it its name."""
+    part = folder / target.name
+    write(part)
     with part.open("rb+") as file:
         os.fsync(file.fileno())
     part.replace(target)
-
-
-def store_arrays(target: Path, arrays: dict[str, Any], folder: Path) -> None:
-    """Write a .npz file in the workspace ``folder`` and put it in place when it is whole."""
-    part = folder / target.name
-    with part.open("wb") as file:
-        np.savez(file, **arrays)
-    put_in_place(part, target)
 
 
 def checksum(path: Path, kind: str) -> str:
@@ -133,73 +118,62 @@ def download(
     Raises DownloadError, an OSError, with one sentence; OSError for a full disk.
     """
     target = Path(path)
-    with workspace(target) as folder:
-        part = folder / target.name
-        arrived = _receive(url, part, size_limit, deadline or DOWNLOAD_DEADLINE)
+
+    def write(part: Path) -> None:
+        _receive(url, part, size_limit, deadline or DOWNLOAD_DEADLINE)
         for kind, wanted in (("sha256", sha256), ("md5", md5)):
             if wanted and checksum(part, kind) != wanted:
-                raise _failed(f"{arrived} bytes arrived, with a wrong checksum", began=True)
-        put_in_place(part, target)
+                size = part.stat().st_size
+                raise DownloadError(f"{size} bytes arrived, with a wrong checksum")
+
+    with workspace(target) as folder:
+        store(target, write, folder)
 
 
-def _failed(problem: str, *, began: bool) -> DownloadError:
-    error = DownloadError(problem)
-    error.began = began
-    return error
-
-
-def _receive(url: str, part: Path, size_limit: int, deadline: float) -> int:
-    """Write what the server sends to ``part`` and return how many bytes it was."""
+def _receive(url: str, part: Path, size_limit: int, deadline: float) -> None:
+    """Write what the server sends to ``part``."""
     from tqdm import tqdm
 
     end, arrived = time.monotonic() + deadline, 0
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
-        with (
-            urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as response,
-            part.open("wb") as file,
-        ):
+        with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as response:
             announced = int(response.headers.get("Content-Length") or 0)
-            bar = tqdm(total=announced or None, unit="B", unit_scale=True, desc=part.name,
-                       disable=None, leave=False)  # fmt: skip
-            with bar:
+            bar = tqdm(
+                total=announced or None, unit="B", unit_scale=True, disable=None, leave=False
+            )
+            with part.open("wb") as file, bar:
                 # read1 gives what has come, so that a trickle cannot hold the clock up.
                 while block := response.read1(1 << 16):
                     arrived += len(block)
                     if max(arrived, announced) > size_limit:
-                        raise _failed(f"it is larger than {size_limit:,} bytes", began=False)
+                        raise DownloadError(f"it is larger than {size_limit:,} bytes")
                     if time.monotonic() > end:
-                        raise _failed(f"it took longer than {deadline:g} seconds", began=False)
+                        raise DownloadError(f"it took longer than {deadline:g} seconds")
                     file.write(block)
                     bar.update(len(block))
-    except DownloadError:
-        raise
     except (OSError, http.client.HTTPException, ValueError) as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or isinstance(error, PermissionError):
+        local = isinstance(error, DownloadError) or getattr(error, "errno", None) in _FULL
+        if local or isinstance(error, PermissionError):
             raise
-        raise _failed(str(error) or type(error).__name__, began=bool(arrived)) from error
+        raise DownloadError(str(error) or type(error).__name__) from error
     if arrived < announced:
-        raise _failed(f"{arrived} of {announced} bytes arrived", began=True)
-    return arrived
+        raise DownloadError(f"{arrived} of {announced} bytes arrived")
 
 
 def fetch(file: str, md5: str, mirrors: list[str], folder: Path) -> bytes:
-    """Download one file until its checksum is right, from mirror after mirror."""
+    """Download one file until its checksum is right, asking mirror after mirror, each twice."""
     problems = []
     for mirror in list(mirrors):
         address = mirror.rstrip("/") + "/" + file
-        problem = ""
-        for _ in range(DOWNLOAD_ATTEMPTS):
+        for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
             try:
                 download(address, folder / file, md5=md5)
             except DownloadError as error:
-                problem = str(error)
-                if not error.began:
-                    break  # asking the same server again would give the same
+                if attempt == DOWNLOAD_ATTEMPTS:
+                    problems.append(f"{address}: {error}")
             else:
                 mirrors.remove(mirror)  # the next file is asked for here first
                 mirrors.insert(0, mirror)
                 return (folder / file).read_bytes()
-        problems.append(f"{address}: {problem}")
     raise DataUnavailableError("; ".join(problems))

@@ -8,7 +8,6 @@ import io
 import math
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -21,31 +20,30 @@ MAX_BYTES = 4 * 2**30  # of one array in a .npz file; that of CIFAR-100 has 150 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 
 
-def read_npz(path: Path) -> dict[str, Any]:
+def read_npz(path: Path, known: Known) -> dict[str, Any]:
     """Read the four arrays and the optional ``split`` of a .npz file; nothing is unpickled."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
+            if not isinstance(file, np.lib.npyio.NpzFile) or file.zip is None:
                 raise ValueError("it holds one array")
             missing = [name for name in ARRAYS if name not in file.files]
             if missing:
                 raise ValueError(f"it lacks {', '.join(missing)}")
-            assert file.zip is not None
             for name in ARRAYS:
                 _check_claim(file.zip, name)
             arrays: dict[str, Any] = {name: file[name] for name in ARRAYS}
             arrays["split"] = str(file["split"]) if "split" in file.files else ""
-    except FileNotFoundError:
-        raise
     except MemoryError:
         raise
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # NumPy lets through whatever a damaged file provokes
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ValueError(
             f"{path} is not a readable .npz file with x_train, y_train, x_test and y_test "
             f"({error}): put a whole one in its place"
         ) from error
+    for part in ("train", "test"):
+        _check_part(arrays, part, known, path)
     return arrays
 
 
@@ -72,40 +70,27 @@ def claimed_bytes(file: IO[bytes]) -> int:
     return file.tell() + math.prod(shape) * dtype.itemsize
 
 
-def check_arrays(arrays: dict[str, Any], known: Known, where: str) -> None:
-    """Raise ValueError unless the arrays are what a data set of this name must hold."""
-    shape = ", ".join(["N", *map(str, known.shape)])
-    classes = len(known.classes)
-    for part in ("train", "test"):
-        images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if images.dtype != np.uint8:
-            raise ValueError(
-                f"x_{part} in {where} has the type {images.dtype}, but must be uint8: "
-                "store pixel values from 0 to 255 as they are, not normalised"
-            )
-        if images.shape[1:] != known.shape:
-            raise ValueError(
-                f"x_{part} in {where} has the shape {images.shape}, but must be ({shape})"
-            )
-        if not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(
-                f"y_{part} in {where} has the type {labels.dtype}, but must hold whole numbers "
-                f"from 0 to {classes - 1}"
-            )
-        if labels.shape == (len(images), 1):  # as Keras keeps the labels of CIFAR
-            labels = arrays[f"y_{part}"] = labels[:, 0]
-        if labels.shape != (len(images),):
-            raise ValueError(
-                f"{where} holds {len(images)} images in x_{part}, but y_{part} has the shape "
-                f"{labels.shape}: there must be one label for each image"
-            )
-        if not len(images):
-            raise ValueError(f"x_{part} in {where} holds no images")
-        if labels.min() < 0 or labels.max() >= classes:
-            raise ValueError(
-                f"y_{part} in {where} holds labels from {labels.min()} to {labels.max()}, but "
-                f"they must lie between 0 and {classes - 1}"
-            )
+def _check_part(arrays: dict[str, Any], part: str, known: Known, path: Path) -> None:
+    """Raise ValueError unless a part is what a data set of this name must hold."""
+    x, y = f"x_{part} in {path}", f"y_{part} in {path}"
+    images, labels = arrays[f"x_{part}"], arrays[f"y_{part}"]
+    if labels.shape == (len(images), 1):  # as Keras keeps the labels of CIFAR
+        labels = arrays[f"y_{part}"] = labels[:, 0]
+    last = len(known.classes) - 1
+    if images.dtype != np.uint8:
+        problem = f"{x} has the type {images.dtype}; store uint8 from 0 to 255, not normalised"
+    elif images.shape[1:] != known.shape or not len(images):
+        shape = ", ".join(map(str, ("N", *known.shape)))
+        problem = f"{x} has the shape {images.shape}; give ({shape}), one image at least"
+    elif not np.issubdtype(labels.dtype, np.integer):
+        problem = f"{y} has the type {labels.dtype}; give whole numbers from 0 to {last}"
+    elif labels.shape != (len(images),):
+        problem = f"{y} has the shape {labels.shape}; give a label for each of {len(images)} images"
+    elif labels.min() < 0 or labels.max() > last:
+        problem = f"{y} holds labels from {labels.min()} to {labels.max()}; give 0 to {last}"
+    else:
+        return
+    raise ValueError(problem)
 
 
 def parse_raw(name: str, contents: Callable[[str], bytes]) -> dict[str, Any]:

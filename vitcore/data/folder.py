@@ -49,17 +49,15 @@ def load_folder(
     seed = check_seed(seed)
     channels = None if channels is None else check_positive("channels", channels)
     files = _class_files(root)
+    paths = [path for group in files.values() for path in group]
     # Read once to small tensors, with the channels that each file has.
-    images = [[fit_image(decode(f), size, channels, f) for f in group] for group in files.values()]
-    channels = channels or _common_channels(images, list(files.values()))
+    images = [fit_image(decode(path), size, channels, path) for path in paths]
+    channels = channels or _common_channels(images, paths)
+    fitted = zip(images, paths, strict=True)
     stacked = torch.stack(
-        [
-            fit_image(image.permute(1, 2, 0).numpy(), size, channels, file)
-            for group, names in zip(images, files.values(), strict=True)
-            for image, file in zip(group, names, strict=True)
-        ]
+        [fit_image(image.permute(1, 2, 0).numpy(), size, channels, path) for image, path in fitted]
     )
-    counts = np.array([len(group) for group in images])
+    counts = np.array([len(group) for group in files.values()])
     labels = np.repeat(np.arange(len(counts)), counts)
     n_test = _count_share("test", test, len(labels))
     n_val = _count_share("validation", validation, len(labels))
@@ -141,18 +139,15 @@ def _named(paths: list[Path]) -> str:
     )
 
 
-def _common_channels(images: list[list[Tensor]], files: list[list[Path]]) -> int:
+def _common_channels(images: list[Tensor], paths: list[Path]) -> int:
     """Three if grey and colour are mixed, else what all images have."""
     first: dict[int, Path] = {}
-    for group, names in zip(images, files, strict=True):
-        for image, file in zip(group, names, strict=True):
-            first.setdefault(image.shape[0], file)
-    if set(first) <= {1, 3}:
-        return max(first)
-    if len(first) > 1:
-        listed = ", ".join(f"{n} in {file}" for n, file in sorted(first.items()))
+    for image, path in zip(images, paths, strict=True):
+        first.setdefault(len(image), path)
+    if len(first) > 1 and set(first) != {1, 3}:
+        listed = ", ".join(f"{n} in {path}" for n, path in sorted(first.items()))
         raise ValueError(f"the images differ in their number of channels: {listed}")
-    return next(iter(first))
+    return max(first)
 
 
 def _count_share(name: str, share: float | int, total: int) -> int:

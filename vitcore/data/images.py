@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_positive, to_pair
-from ._inputs import check_path, shown
+from .._inputs import check_positive, shown, to_pair
+from ._inputs import check_path
 from .files import claimed_bytes
 
 IMAGE_SUFFIXES = (

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._inputs import check_whole
+from .._inputs import check_whole, shown
 from . import _standin
-from ._inputs import check_path, check_seed, shown
+from ._inputs import check_path, check_seed
 from .content import digest_images, fingerprint, held_out, ranks
 from .dataset import ImageDataset, Source, Split
-from .download import DataUnavailableError, cache_dir, checksum, fetch, store_arrays, workspace
-from .files import check_arrays, parse_raw, read_npz
+from .download import DataUnavailableError, cache_dir, checksum, fetch, store, workspace
+from .files import parse_raw, read_npz
 from .known import FILES, KNOWN, MIRRORS, Known
 from .pixels import histograms, statistics, to_tensor
 
@@ -66,16 +66,9 @@ def load_dataset(
         not isinstance(mirrors, (list, tuple)) or not all(isinstance(m, str) for m in mirrors)
     ):
         raise TypeError(f"mirrors is {shown(mirrors)}; give a list of addresses or None.")
-    cache = cache_dir()
-
-    def build(arrays: dict[str, Any], origin: str, where: str) -> ImageDataset:
-        return build_dataset(name, arrays, origin, where, validation, seed)
-
-    def drawn() -> ImageDataset:
-        return build(_stand_in(name, cache), "generated", f"the stand-in for {name}")
-
+    cache, arrays, where = cache_dir(), None, ""
     if wanted == "only":
-        return drawn()
+        return build_dataset(name, _stand_in(name, cache), "generated", validation, seed)
     named = os.environ.get("VITCORE_DATA") or None
     directory = named if data_dir is None or str(data_dir) == "" else data_dir
     if directory is not None:
@@ -85,31 +78,24 @@ def load_dataset(
             raise FileNotFoundError(
                 f"there is no directory {folder}{by}: name one that holds {name}.npz, or none"
             )
-        found = _find(name, folder)
-        if found:
-            return build(found[0], f"{found[1]} in a directory", found[2])
-    found = None
-    try:
-        found = _find(name, cache)
-        if found:
-            check_arrays(found[0], KNOWN[name], found[2])
-    except ValueError as error:
-        # Whatever broke the cached copy, it can be had again.
-        warnings.warn(f"the cached copy is not used: {error}", stacklevel=2)
-        found = None
-    if found:
-        return build(found[0], f"{found[1]} in the cache", found[2])
+        arrays, where = _find(name, folder), "in a directory"
+    if arrays is None:
+        try:
+            arrays, where = _find(name, cache), "in the cache"
+        except ValueError as error:  # whatever broke the cached copy, it can be had again
+            warnings.warn(f"the cached copy is not used: {error}", stacklevel=2)
+    if arrays is not None:
+        return build_dataset(name, arrays, f"{arrays['file']} {where}", validation, seed)
     if wanted:
-        return drawn()
-    return build(download_dataset(name, cache, mirrors), "download", f"the download of {name}")
+        return build_dataset(name, _stand_in(name, cache), "generated", validation, seed)
+    return build_dataset(name, download_dataset(name, cache, mirrors), "download", validation, seed)
 
 
 def build_dataset(
-    name: str, arrays: dict[str, Any], origin: str, where: str, validation: int, seed: int
+    name: str, arrays: dict[str, Any], origin: str, validation: int, seed: int
 ) -> ImageDataset:
-    """Check the four arrays of a named data set, recognise them and divide them into parts."""
+    """Recognise the four arrays of a named data set and divide them into parts."""
     known = KNOWN[name]
-    check_arrays(arrays, known, where)
     y_train, y_test = arrays["y_train"], arrays["y_test"]
     if validation >= len(y_train):
         raise ValueError(
@@ -160,21 +146,21 @@ def _recognise(arrays: dict[str, Any], known: Known, digests: tuple[np.ndarray, 
     return "official" if tuple(map(int, sums)) == known.train_sums else "re-split"
 
 
-def _find(name: str, directory: Path) -> tuple[dict[str, Any], str, str] | None:
-    """Look in one directory for NAME.npz or the official files: (arrays, what, where)."""
+def _find(name: str, directory: Path) -> dict[str, Any] | None:
+    """Read NAME.npz or the official files in one directory, if they are there, and check them."""
     path = directory / f"{name}.npz"
     if path.exists():
-        return read_npz(path), f"{name}.npz", str(path)
-    paths = [directory / file for file in FILES[name]]
+        return {**read_npz(path, KNOWN[name]), "file": path.name}
+    paths = {directory / file: md5 for file, md5 in FILES[name].items()}
     if not all(path.exists() for path in paths):
         return None
-    for path, md5 in zip(paths, FILES[name].values(), strict=True):
+    for path, md5 in paths.items():
         if checksum(path, "md5") != md5:
             raise ValueError(
                 f"{path} has another checksum than the official file ({md5}): download it again"
             )
     arrays = parse_raw(name, lambda file: (directory / file).read_bytes())
-    return arrays, "the official files", str(directory)
+    return {**arrays, "file": "the official files"}
 
 
 def download_dataset(name: str, cache: Path, mirrors: Sequence[str] | None) -> dict[str, Any]:
@@ -182,17 +168,15 @@ def download_dataset(name: str, cache: Path, mirrors: Sequence[str] | None) -> d
     ask, target = list(mirrors or MIRRORS[name]), cache / f"{name}.npz"
     with workspace(target) as folder:
         with contextlib.suppress(ValueError, FileNotFoundError):
-            arrays = read_npz(target)  # put there by another process while this one waited
-            check_arrays(arrays, KNOWN[name], str(target))
-            return arrays
+            return read_npz(target, KNOWN[name])  # put there while this process waited
         try:
             raw = {file: fetch(file, md5, ask, folder) for file, md5 in FILES[name].items()}
         except DataUnavailableError as error:
             raise DataUnavailableError(
-                f"{name} could not be downloaded. {_advice(name)} ({error})"
+                f"{name} could not be downloaded ({error}); {_advice(name)}"
             ) from None
         arrays = parse_raw(name, raw.__getitem__)
-        store_arrays(target, arrays, folder)
+        store(target, lambda part: np.savez(part, **arrays), folder)
     return arrays
 
 
@@ -200,9 +184,9 @@ def _advice(name: str) -> str:
     count = len(FILES[name])
     files = f"its {count} .gz files" if count > 1 else next(iter(FILES[name]))
     return (
-        f"By hand: put {name}.npz (uint8 arrays x_train, y_train, x_test, y_test) or, as they are "
+        f"by hand, put {name}.npz (uint8 arrays x_train, y_train, x_test, y_test) or, as they are "
         f"handed out, {files} into {cache_dir()}, or into a directory named by data_dir, --data or "
-        "VITCORE_DATA. To go on without them: stand_in=True, --stand-in or VITCORE_STANDIN=1 "
+        "VITCORE_DATA; to go on without them, stand_in=True, --stand-in or VITCORE_STANDIN=1 "
         "generates drawings that stand in for the images"
     )
 
@@ -219,11 +203,11 @@ def _stand_in(name: str, cache: Path) -> dict[str, Any]:
     """The generated images, from the cache where they are there and whole."""
     path = cache / f"{name}-stand-in-{_standin.VERSION}.npz"
     with contextlib.suppress(ValueError, OSError):
-        return read_npz(path)
+        return read_npz(path, KNOWN[name])
     arrays = _standin.generate(name)
     try:
         with workspace(path) as folder:
-            store_arrays(path, arrays, folder)
+            store(path, lambda part: np.savez(part, **arrays), folder)
     except OSError as error:  # it serves as well without being kept
         warnings.warn(f"the stand-in is not kept in the cache: {error}", stacklevel=2)
     return arrays

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._inputs import check_above_zero, check_whole
-from ._inputs import check_pictures, check_share, shown
+from .._inputs import check_above_zero, check_whole, shown
+from ._inputs import check_pictures, check_share
 from .geometry import column, host_generator, inside_box
 
 Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
@@ -48,8 +48,9 @@ def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
 def _check_targets(images: Tensor, targets: Any) -> None:
     if not isinstance(targets, Tensor) or not targets.is_floating_point():
         raise TypeError(f"targets is {shown(targets)}; give a floating point tensor (B, K).")
-    if targets.ndim != 2 or len(targets) != len(images):
-        raise ValueError(f"targets has shape {tuple(targets.shape)}; give ({len(images)}, K).")
+    if targets.ndim != 2 or len(targets) != len(images) or targets.device != images.device:
+        given = f"shape {tuple(targets.shape)} on {targets.device}"
+        raise ValueError(f"targets has {given}; give ({len(images)}, K) on {images.device}.")
 
 
 def mixup(images: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,19 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_number
-from ._inputs import shown
+from .._inputs import check_above_zero, check_number, shown
 
 
-def channel_columns(
-    mean: Sequence[float], std: Sequence[float], device: torch.device | str
-) -> tuple[Tensor, Tensor]:
+def channel_columns(*values: Sequence[float], device: torch.device) -> list[Tensor]:
     """mean and std as (C, 1, 1), to be broadcast over images."""
-    column = (len(mean), 1, 1)
-    return (
-        torch.tensor(mean, dtype=torch.float32, device=device).view(column),
-        torch.tensor(std, dtype=torch.float32, device=device).view(column),
-    )
+    columns = (torch.tensor(value, dtype=torch.float32, device=device) for value in values)
+    return [column.view(-1, 1, 1) for column in columns]
 
 
 def histograms(images: np.ndarray) -> np.ndarray:
@@ -63,20 +57,17 @@ def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, .
     """Return (mean, std) as floats, or raise one clear sentence: one usable number per channel."""
     made = []
     for name, values in (("mean", mean), ("std", std)):
-        if not isinstance(values, (list, tuple, Tensor, np.ndarray)):
-            raise TypeError(
-                f"{name} is {shown(values)}; give one number per channel, such as (0.5,)."
-            )
-        if isinstance(values, (Tensor, np.ndarray)):
-            values = np.atleast_1d(values).tolist()
-        made.append(tuple(check_number(f"a value of {name}", value) for value in values))
+        if isinstance(values, (Tensor, np.ndarray)) and values.ndim == 1:
+            values = values.tolist()
+        if not isinstance(values, (list, tuple)):
+            raise TypeError(f"{name} is {shown(values)}; give a number per channel, as in (0.5,).")
+        check = check_number if name == "mean" else check_above_zero
+        made.append(tuple(check(f"a value of {name}", value) for value in values))
     if not len(made[0]) == len(made[1]) == channels:
         raise ValueError(
             f"mean and std have {len(made[0])} and {len(made[1])} values; give one for each of the "
             f"images' {channels} channels."
         )
-    if min(made[1]) <= 0:
-        raise ValueError(f"std is {made[1]}; give numbers above zero.")
     return made[0], made[1]
 
 
@@ -89,15 +80,15 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """
     mean, std = check_statistics(mean, std, check_pixels(images))
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-    columns = channel_columns(mean, std, images.device)
-    return (scaled - columns[0]) / columns[1]
+    means, stds = channel_columns(mean, std, device=images.device)
+    return (scaled - means) / stds
 
 
 def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
     mean, std = check_statistics(mean, std, check_pixels(images))
-    columns = channel_columns(mean, std, images.device)
-    return (images * columns[1] + columns[0]).clamp(0, 1)
+    means, stds = channel_columns(mean, std, device=images.device)
+    return (images * stds + means).clamp(0, 1)
 
 
 def check_pixels(images: Any) -> int:

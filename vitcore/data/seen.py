@@ -8,7 +8,6 @@ cannot promise that: the same images may be divided anew. The digests of their c
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._inputs import shown
 from .dataset import Split, check_split
 
 SKETCH_SIZE = 1536  # digests in a sketch: 16 KB of text
@@ -27,8 +27,7 @@ def image_digests(images: Tensor) -> np.ndarray:
     Equal images have equal digests, whatever their label and place; 4 microseconds an image.
     """
     if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
-        given = images.dtype if isinstance(images, Tensor) else type(images).__name__
-        raise TypeError(f"image_digests takes uint8 images (N, C, H, W), given {given}")
+        raise TypeError(f"images is {shown(images)}; give uint8 images (N, C, H, W).")
     shape = repr(tuple(images.shape[1:])).encode()
     digests = bytearray()
     for image in images.cpu().numpy():
@@ -70,13 +69,13 @@ def overlap(sketch: str, split: Split) -> Overlap:
     try:
         count, text = sketch.split(":")
         known = np.frombuffer(base64.b64decode(text, validate=True), "<u8")
-        whole = int(count) == len(known)
         if len(known) != min(int(count), SKETCH_SIZE) or (known[1:] <= known[:-1]).any():
             raise ValueError("its digests do not fit its count")
-    except (AttributeError, TypeError, ValueError, binascii.Error) as error:
+    except (AttributeError, TypeError, ValueError) as error:  # binascii's is a ValueError
         raise ValueError(
             f"this is not a sketch that sketch_images made ({error}): save the weights anew"
         ) from error
-    digests = image_digests(check_split(split).images)
-    compared = digests if whole else digests[digests <= known[-1]]
+    compared = image_digests(check_split(split).images)
+    if int(count) > len(known):
+        compared = compared[compared <= known[-1]]
     return Overlap(int(np.isin(compared, known).sum()), len(compared))
