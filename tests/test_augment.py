@@ -119,7 +119,7 @@ def test_images_are_not_written_to():
     [
         (torch.zeros(1, 1, 4, 4, dtype=torch.uint8), {}, TypeError, r"float\(\) / 255"),
         ([[0.0]], {}, TypeError, "images is a list"),
-        (torch.zeros(1, 4, 4), {}, ValueError, r"shape \(1, 4, 4\); give four axes"),
+        (torch.zeros(1, 4, 4), {}, ValueError, r"shape \(1, 4, 4\); give \(B, C, H, W\)"),
         (torch.zeros(1, 1, 4, 4), {"degrees": -1}, ValueError, "degrees is -1; give zero or more"),
         (
             torch.zeros(1, 1, 4, 4),

@@ -159,11 +159,10 @@ class ImageDataset:
         training part, so that models of both can be compared.
         """
         sizes = {"train": n_train, "val": n_val, "test": n_test}
-        parts: dict[str, Any] = {
-            name: self._shrink(name, n) for name, n in sizes.items() if n is not None
-        }
-        few = f"{n_train:,} of {len(self.train.labels):,} training images"
-        source = replace(self.source, origin=f"{self.source.origin}; {few}")
+        parts: Any = {part: self._shrink(part, n) for part, n in sizes.items() if n is not None}
+        few = len(parts.get("train", self.train).labels)
+        few_of_all = f"{few:,} of {len(self.train.labels):,} training images"
+        source = replace(self.source, origin=f"{self.source.origin}; {few_of_all}")
         return replace(self, source=source, **parts)
 
     def _shrink(self, name: str, n: int) -> Split:
