@@ -204,6 +204,48 @@ def test_values_that_do_not_fit(call, words):
     says_in_one_sentence(ValueError, call, *words)
 
 
+@pytest.mark.parametrize(
+    ("shapes", "word"),
+    [
+        (((2, 5, 4), (2, 5, 3)), "(2, 5, 3)"),
+        (((2, 5, 4), (3, 5, 4)), "(3, 5, 4)"),
+        (((2, 5, 4), (2, 6, 4), (2, 5, 4)), "(2, 6, 4)"),
+        (((5, 4), (4,)), "(4,)"),
+        (((5, 0), (5, 0)), "(5, 0)"),
+        (((5, 4), (5, 4), (4,)), "(4,)"),
+    ],
+)
+def test_heads_that_do_not_fit_each_other(shapes, word):
+    function = attention_weights if len(shapes) == 2 else explicit_attention
+    says_in_one_sentence(ValueError, lambda: function(*map(torch.zeros, shapes)), word)
+
+
+@pytest.mark.parametrize("method", [lively(), lively().weights, lively().split])
+def test_tokens_that_do_not_fit(method):
+    for shape in ((2, 5, 23), (5, 24), (24,), (1, 2, 5, 24), ()):
+        says_in_one_sentence(ValueError, lambda shape=shape: method(torch.zeros(shape)), shape)
+    for x in ([1.0], None, torch.zeros(2, 5, 24).long(), torch.zeros(2, 5, 24).double()):
+        says_in_one_sentence(TypeError, lambda x=x: method(x), "x is")
+    elsewhere = torch.zeros(2, 5, 24, device="meta")
+    says_in_one_sentence(ValueError, lambda: method(elsewhere), "meta", "cpu")
+
+
+def test_a_class_that_cannot_be_made_as_the_model_does():
+    for name in (Attention, None, 3):
+        says_in_one_sentence(TypeError, lambda name=name: register_attention(name), "to register")
+    for cls in (lively(), lambda: None, dict):
+        says_in_one_sentence(TypeError, lambda cls=cls: register_attention("test-x")(cls), "class")
+    words = ("LeakyReLU", "made as", "qkv_bias")
+    says_in_one_sentence(TypeError, lambda: register_attention("test-x")(nn.LeakyReLU), *words)
+    assert "test-x" not in ATTENTIONS
+
+
 def test_types_that_do_not_fit():
+    says_in_one_sentence(TypeError, lambda: Attention(8, 2, qkv_bias=1), "qkv_bias is 1")
+    says_in_one_sentence(ValueError, lambda: Attention(8, 2, kernel=["fused"]), "['fused']")
+    says_in_one_sentence(TypeError, lambda: attention_weights(torch.zeros(5, 4), 3), "k is")
+    q = torch.zeros(5, 4)
+    says_in_one_sentence(TypeError, lambda: attention_weights(q, q.double()), "float64")
+    says_in_one_sentence(TypeError, lambda: explicit_attention(q, q, q.half()), "float16")
     says_in_one_sentence(TypeError, lambda: Attention(8.0, 2), "dim is 8.0")
     says_in_one_sentence(TypeError, lambda: Attention(8, "2"), "heads is '2'")

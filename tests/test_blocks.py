@@ -79,6 +79,13 @@ def test_norms_have_the_published_eps():
     assert {m.eps for m in model.modules() if isinstance(m, nn.LayerNorm)} == {1e-6}
 
 
+def test_layer_scale_and_block_can_be_reset():
+    scale = LayerScale(4, 0.1)
+    nn.init.zeros_(scale.gamma)
+    scale.reset_parameters()
+    assert torch.equal(scale.gamma, torch.full((4,), 0.1))
+
+
 def test_layer_scale():
     scale = LayerScale(4, 0.1)
     assert torch.equal(scale.gamma, torch.full((4,), 0.1))
@@ -156,6 +163,12 @@ def test_options_reach_the_parts():
         (lambda: Block(24, 3, attention="nearby"), ("'nearby'", "global")),
         (lambda: Block(24, 5), ("dim 24", "5 heads")),
         (lambda: Block(0, 1), ("dim is 0",)),
+        (lambda: Block(24, 3)(torch.zeros(5, 24)), ("(5, 24)", "(B, N, D)")),
+        (lambda: Block(24, 3)(torch.zeros(1, 5, 23)), ("(1, 5, 23)", "24")),
+        (lambda: Mlp(4, 8)(torch.zeros(2, 5)), ("(2, 5)", "width 4")),
+        (lambda: LayerScale(4)(torch.zeros(2, 1)), ("(2, 1)", "width 4")),
+        (lambda: DropPath(0.5)(torch.tensor(1.0)), ("shape ()",)),
+        (lambda: LayerScale(4, float("inf")), ("layer_scale is inf",)),
         (lambda: Mlp(0, 4), ("dim is 0",)),
         (lambda: Mlp(4, 0), ("hidden_dim is 0",)),
     ],
@@ -167,6 +180,15 @@ def test_values_that_do_not_fit(call, words):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: LayerScale(24.5), ("dim is 24.5",)),
+        (lambda: Block(24, 3, attention_options=3), ("attention_options is 3",)),
+        (lambda: Block(24, 3, qkv_bias=2), ("qkv_bias is 2",)),
+        (lambda: Block(24, 3)(3), ("x is a int",)),
+        (lambda: Block(24, 3)(torch.zeros(1, 5, 24).double()), ("float64", "float32")),
+        (lambda: Mlp(4, 8)("x"), ("x is a str",)),
+        (lambda: LayerScale(4)([1]), ("x is a list",)),
+        (lambda: DropPath(0.5)(None), ("x is a NoneType",)),
+        (lambda: DropPath(0.5)(torch.ones(3).long()), ("int64",)),
         (lambda: DropPath("0.1"), ("drop_path is '0.1'",)),
         (lambda: DropPath(None), ("drop_path is None",)),
         (lambda: Mlp(4, 2.5), ("hidden_dim is 2.5",)),

@@ -219,6 +219,40 @@ def test_values_that_do_not_fit(call, words):
     says_in_one_sentence(ValueError, call, *words)
 
 
+def test_sizes_of_numpy_and_lists_as_grids():
+    assert torch.equal(sincos_positions_1d(np.int64(4), np.int64(8)), sincos_positions_1d(4, 8))
+    table = sincos_positions_2d((3, 4), 8)
+    assert torch.equal(sincos_positions_2d([np.int64(3), np.int64(4)], np.int64(8)), table)
+    want = resize_positions(table, (3, 4), (6, 5))
+    assert torch.equal(resize_positions(table, [3, 4], (np.int64(6), 5), np.int64(0)), want)
+    assert resize_positions(table, [3, 4], (3, np.int64(4))) is table
+
+
+def test_a_sincos_table_of_another_type():
+    """Another grid is computed in float64 first, and only then brought to the model's type."""
+    for kind in (torch.float16, torch.float64):
+        model = small_vit(positions="sincos").to(kind)
+        assert model.positions_for((3, 4)).dtype == model.positions_for((5, 2)).dtype == kind
+        want = sincos_positions_2d((5, 2), 24).to(kind)
+        assert torch.equal(model.positions_for((5, 2))[0, 1:], want)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sincos_positions_2d(2.5, 8), ("grid", "2.5")),
+        (lambda: sincos_positions_2d((3, "4"), 8), ("(3, '4')",)),
+        (lambda: resize_positions([[1.0]], (1, 1), (2, 2)), ("position table is a list",)),
+        (lambda: resize_positions(torch.ones(4, 8).long(), (2, 2), (3, 3)), ("int64",)),
+        (lambda: resize_positions(torch.ones(4, 8), None, (3, 3)), ("old_grid is None",)),
+        (lambda: resize_positions(torch.ones(4, 8), (2, 2), 3.0), ("new_grid is 3.0",)),
+        (lambda: resize_positions(torch.ones(4, 8), (2, 2), (3, 3), 0.5), ("prefix_tokens",)),
+    ],
+)
+def test_grids_and_tables_that_do_not_fit(call, words):
+    says_in_one_sentence(TypeError, call, *words)
+
+
 def test_types_that_do_not_fit():
     says_in_one_sentence(TypeError, lambda: sincos_positions_1d(4.0, 8), "length is 4.0")
     says_in_one_sentence(TypeError, lambda: sincos_positions_2d((3, 4), "8"), "dim is '8'")

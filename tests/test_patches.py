@@ -5,6 +5,7 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -119,6 +120,37 @@ def test_another_embedding_takes_its_place_by_name():
     assert issubclass(PATCH_EMBEDS["linear"], nn.Module)
 
 
+def test_sizes_of_numpy():
+    images = small_images(2, (8, 12))
+    size = np.int64(4)
+    assert patch_grid((np.int32(8), np.int64(12)), size) == (2, 3)
+    tokens = patchify(images, size)
+    assert torch.equal(unpatchify(tokens, size, (np.int64(8), np.int64(12))), images)
+    embed = PatchEmbed(np.int64(8), size, np.int64(3), np.int64(10))
+    assert embed(images)[0].shape == (2, 6, 10)
+
+
+def test_a_class_that_takes_any_option_or_needs_one():
+    try:
+
+        @register_patch_embed("test-any")
+        class Anything(PatchEmbed):
+            def __init__(self, image_size, patch_size, in_channels, dim, *, must, **more):
+                super().__init__(image_size, patch_size, in_channels, dim)
+                self.seen = {"must": must, **more}
+
+        options = {"image_size": 8, "patch_size": 4, "dim": 8, "depth": 1, "heads": 2}
+        options["patch_embed"] = "test-any"
+        model = ViT(**options, patch_embed_options={"must": 1, "other": 2})
+        assert model.patch_embed.seen == {"must": 1, "other": 2}
+        for given, words in (({}, "lacks 'must'"), ({"must": 1, "dim": 9}, "'dim'")):
+            says_in_one_sentence(
+                TypeError, lambda given=given: ViT(**options, patch_embed_options=given), words
+            )
+    finally:
+        PATCH_EMBEDS.pop("test-any", None)
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -134,6 +166,8 @@ def test_another_embedding_takes_its_place_by_name():
         (lambda: PatchEmbed(8, 4, 0, 8), ("in_channels is 0",)),
         (lambda: PatchEmbed(8, 4, 3, -8), ("dim is -8",)),
         (lambda: PatchEmbed(10, 4, 3, 8), (10, 4)),
+        (lambda: patch_grid(8, 2**31), ("at most 2147483647",)),
+        (lambda: unpatchify(torch.zeros(1, 4, 16), 0, 8), ("patch_size is 0",)),
         (lambda: patchify(torch.zeros(3, 8, 8), 4), ("(3, 8, 8)", "(B, C, H, W)")),
         (lambda: patchify(torch.zeros(1, 3, 8, 10), 4), ("8 x 10", 4)),
         (lambda: unpatchify(torch.zeros(1, 5, 16), 4, 8), ("(1, 5, 16)", "(B, 4, C * 16)")),
@@ -154,6 +188,15 @@ def test_values_that_do_not_fit(call, words):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
+        (lambda: patchify([[1.0]], 4), ("images is a list",)),
+        (lambda: patchify(np.zeros((1, 3, 8, 8)), 4), ("ndarray", "tensor")),
+        (lambda: unpatchify([1], 4, 8), ("tokens is a list",)),
+        (lambda: patch_grid(np.zeros((9, 9)), 4), ("image_size is array", "pair")),
+        (lambda: to_pair((8, True)), ("(8, True)",)),
+        (lambda: register_patch_embed(PatchEmbed), ("name to register", "string")),
+        (lambda: register_patch_embed("x")(lambda: None), ("class of nn.Module",)),
+        (lambda: register_patch_embed("x")(nn.Identity()), ("class of nn.Module",)),
+        (lambda: register_patch_embed("x")(nn.LeakyReLU), ("LeakyReLU", "made as", "patch_size")),
         (lambda: to_pair(8.0), ("image_size is 8.0",)),
         (lambda: to_pair((8, 8, 8)), ("(8, 8, 8)",)),
         (lambda: to_pair("8"), ("'8'",)),

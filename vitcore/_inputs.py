@@ -23,7 +23,7 @@ LARGEST = 2**31 - 1  # what torch takes as a size everywhere
 def shown(value: object) -> str:
     """Give ``value`` as it is written in code, on one line that a sentence has room for."""
     text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def is_open(size: object) -> bool:
@@ -47,9 +47,7 @@ def _is_whole(value: object) -> bool:
 def to_pair(image_size: Any, name: str = "image_size") -> tuple[int, int]:
     """Give ``image_size`` as (height, width) in pixels; an int stands for a square image.
 
-    Raises:
-        TypeError: if it is neither an int nor a pair of ints.
-        ValueError: if a side is not positive.
+    Raises TypeError if it is neither an int nor a pair of ints, ValueError for a side below one.
     """
     sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     if len(sides) != 2 or not all(map(_is_whole, sides)):
@@ -58,6 +56,12 @@ def to_pair(image_size: Any, name: str = "image_size") -> tuple[int, int]:
         raise ValueError(f"{name} is {image_size!r}; give sides from 1 to {LARGEST}.")
     height, width = (side if is_open(side) else int(side) for side in sides)
     return height, width
+
+
+def check_size(name: str, value: Any) -> int | tuple[int, int]:
+    """Raise one clear sentence unless ``value`` is the size of an image, as an int or a pair."""
+    pair = to_pair(value, name)
+    return pair if isinstance(value, (tuple, list)) else pair[0]
 
 
 def check_whole(name: str, value: Any, least: int = 0) -> int:
@@ -75,35 +79,21 @@ def check_whole(name: str, value: Any, least: int = 0) -> int:
 check_positive = partial(check_whole, least=1)
 
 
-def check_number(
-    name: str,
-    value: Any,
-    fits: Callable[[Any], bool] = lambda number: abs(number) < 3.4e38,
-    allowed: str = "a finite number that float32 holds",
-) -> float:
-    """Raise one clear sentence unless ``value`` is a number that ``fits``."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name} is {shown(value)}; give a number.")
-    if not fits(value):
-        raise ValueError(f"{name} is {value}; give {allowed}.")
-    return float(value)
+def _check(kind: type, allowed: str, fits: Callable[[Any], bool]) -> Callable[[str, Any], Any]:
+    def check(name: str, value: Any) -> Any:
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise TypeError(f"{name} is {shown(value)}; give {allowed}.")
+        if not fits(value):
+            raise ValueError(f"{name} is {value}; give {allowed}.")
+        return value if kind is bool else float(value)  # type: ignore[arg-type]
+
+    return check
 
 
-check_above_zero = partial(
-    check_number, fits=lambda number: 0 < number < 3.4e38, allowed="a positive number"
-)
-check_rate = partial(
-    check_number,
-    fits=lambda number: 0 <= number < 1,
-    allowed="a probability from 0 up to, not including, 1",
-)
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Raise one clear sentence unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {shown(value)}; give True or False.")
-    return value
+check_number = _check(Real, "a finite number that float32 holds", lambda v: abs(v) < 3.4e38)
+check_above_zero = _check(Real, "a positive number", lambda v: 0 < v < 3.4e38)
+check_rate = _check(Real, "a probability from 0 up to, not including, 1", lambda v: 0 <= v < 1)
+check_flag = _check(bool, "True or False", lambda v: True)
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
@@ -134,8 +124,9 @@ def check_options(name: str, options: Any, cls: type, *given: Any, **named: Any)
     signature = inspect.signature(cls)
     taken = signature.bind_partial(*given, **named).arguments
     free = [p for p in signature.parameters.values() if p.name not in taken]
-    if not any(p.kind is p.VAR_KEYWORD for p in free):
-        check_names(f"{name}: {cls.__name__}", options, [p.name for p in free])
+    wild = any(p.kind is p.VAR_KEYWORD for p in free)
+    odd = [o for o in options if o in taken or not wild]
+    check_names(f"{name}: {cls.__name__}", odd, [p.name for p in free])
     single = [p for p in free if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [p.name for p in single if p.default is p.empty and p.name not in options]
     if missing:
@@ -150,12 +141,10 @@ def check_images(images: Any, channels: int | None = None, floating: bool = True
     shape = tuple(map(in_example, images.shape))
     if images.ndim != 4:
         raise ValueError(
-            f"images has shape {shape}; give (B, C, H, W), images[None] for a single image."
+            f"images has shape {shape}; give four axes (B, C, H, W), images[None] for one."
         )
     if floating and not images.is_floating_point():
-        raise TypeError(
-            f"images is {images.dtype}; give floating point, normalised: images.float() / 255."
-        )
+        raise TypeError(f"images is {images.dtype}; give floating point: images.float() / 255.")
     if channels is not None and shape[1] != channels:
         raise ValueError(
             f"images has {shape[1]} channels in shape {shape}, but the model was made with "
@@ -169,7 +158,9 @@ def check_device(name: str, x: Tensor, like: Any) -> None:
         raise ValueError(f"{name} is on {x.device}, the model on {like.device}; move one of them.")
 
 
-def check_tokens(name: str, x: Any, like: Any = None, axes: int | None = None) -> None:
+def check_tokens(
+    name: str, x: Any, like: Any = None, axes: int | None = None, width: bool = True
+) -> None:
     """Raise one clear sentence unless ``x`` is tokens (..., D) that fit ``like``, (..., D) too.
 
     Where ``like`` is no floating-point tensor, as in a quantised layer, any width and type does.
@@ -177,36 +168,26 @@ def check_tokens(name: str, x: Any, like: Any = None, axes: int | None = None) -
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else f"a {type(x).__name__}"
         raise TypeError(f"{name} is {kind}; give a floating-point tensor of tokens (B, N, D).")
-    if x.ndim < 1 or axes not in (None, x.ndim):
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; give tokens (B, N, D).")
-    if not isinstance(like, Tensor) or not like.is_floating_point():
-        return
-    width = in_example(like.shape[-1])
-    if in_example(x.shape[-1]) != width:
-        raise ValueError(f"{name} has shape {tuple(x.shape)}; give tokens of width {width}.")
+    like = like if isinstance(like, Tensor) and like.is_floating_point() else x
+    shape = tuple(map(in_example, x.shape))
+    if not shape or axes not in (None, len(shape)):
+        raise ValueError(f"{name} has shape {shape}; give tokens (B, N, D).")
+    if width and shape[-1] != in_example(like.shape[-1]):
+        raise ValueError(f"{name} has shape {shape}; give tokens of width {like.shape[-1]}.")
     check_device(name, x, like)
     if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
         raise TypeError(f"{name} is {x.dtype}, but the model {like.dtype}; convert one of them.")
 
 
-def _alike(sizes: tuple[int, ...]) -> bool:
-    return all(a == b or 1 in (a, b) for a in sizes for b in sizes)
-
-
-def check_heads(q: Any, k: Any, v: Any = None) -> None:
+def check_heads(q: Any, k: Any, v: Any) -> None:
     """Raise one clear sentence unless queries (..., N, d), keys and values (..., M, d) fit."""
-    v = k if v is None else v
     for name, x in (("q", q), ("k", k), ("v", v)):
-        check_tokens(name, x)
-        check_device(name, x, like=q)
-        if x.dtype != q.dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(f"{name} is {x.dtype}, but q is {q.dtype}; convert one of them.")
+        check_tokens(name, x, like=q, width=name == "k")
     shapes = [tuple(map(in_example, x.shape)) for x in (q, k, v)]
-    fits = min(map(len, shapes)) >= 2 and shapes[0][-1] == shapes[1][-1] != 0
-    sizes = zip(*(shape[-3::-1] for shape in shapes), strict=False)
-    if not fits or shapes[1][-2] != shapes[2][-2] or not all(map(_alike, sizes)):
-        given = ", ".join(f"{name} has shape {s}" for name, s in zip("qkv", shapes, strict=True))
-        raise ValueError(f"{given}; give (..., N, d), (..., M, d), (..., M, d).")
+    heads, rows = [shape[:-2] for shape in shapes], [shape[-2:-1] for shape in shapes]
+    if not (heads[0] == heads[1] == heads[2] and rows[0] and rows[1] == rows[2] and shapes[0][-1]):
+        given = ", ".join(map(str, shapes))
+        raise ValueError(f"q, k, v have shapes {given}; give (..., N, d), (..., M, d) twice.")
 
 
 def register(
@@ -218,14 +199,12 @@ def register(
 
     def add(cls: T) -> T:
         if not isinstance(cls, type) or not issubclass(cls, nn.Module):
-            raise TypeError(f"{shown(cls)} is not a class of nn.Module; register one.")
+            what = getattr(cls, "__name__", type(cls).__name__)
+            raise TypeError(f"{what} is not a subclass of nn.Module; register one.")
         try:
             inspect.signature(cls).bind_partial(*given, **named)
         except TypeError as error:
-            raise TypeError(
-                f"{cls.__name__} cannot be made as cls({made_as}, **options): {error}; give its "
-                "__init__ these arguments."
-            ) from None
+            raise TypeError(f"{cls.__name__}: {error}; it is made as cls({made_as}).") from None
         table[name] = cls
         return cls
 

@@ -38,7 +38,7 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     Raises TypeError, ValueError for tensors that do not fit each other.
     Source: Vaswani et al. (2017), equation 1.
     """
-    check_heads(q, k)
+    check_heads(q, k, k)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     return scores.softmax(dim=-1)
 
@@ -118,8 +118,7 @@ class Attention(nn.Module):
     def weights(self, x: Tensor) -> Tensor:
         """Give the attention weights (B, h, N, N) for tokens x (B, N, D); rows sum to one.
 
-        ``weights(x)[b, h, i, j]`` is how much token i takes from token j. They are computed from
-        the same queries and keys that the fused kernel uses, which returns none itself.
+        ``weights(x)[b, h, i, j]`` is how much token i takes from token j, whatever the kernel.
         """
         q, k, _ = self.split(x)
         return attention_weights(q, k)

@@ -9,15 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._inputs import (
-    check_above_zero,
-    check_choice,
-    check_number,
-    check_options,
-    check_positive,
-    check_rate,
-    check_tokens,
-)
+from . import _inputs as inputs
 from .attention import ATTENTIONS, Record, keep
 from .embeddings import TokenLayout
 
@@ -34,14 +26,15 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        dim, hidden_dim = check_positive("dim", dim), check_positive("hidden_dim", hidden_dim)
+        dim = inputs.check_positive("dim", dim)
+        hidden_dim = inputs.check_positive("hidden_dim", hidden_dim)
         self.fc1 = nn.Linear(dim, hidden_dim)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(hidden_dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (B, N, D) to (B, N, D)."""
-        check_tokens("x", x, getattr(self.fc1, "weight", None))
+        inputs.check_tokens("x", x, getattr(self.fc1, "weight", None))
         return self.fc2(self.act(self.fc1(x)))
 
 
@@ -53,8 +46,8 @@ class LayerScale(nn.Module):
 
     def __init__(self, dim: int, initial: float = 1e-5) -> None:
         super().__init__()
-        self.initial = check_number("layer_scale", initial)
-        self.gamma = nn.Parameter(torch.empty(check_positive("dim", dim)))
+        self.initial = inputs.check_number("layer_scale", initial)
+        self.gamma = nn.Parameter(torch.empty(inputs.check_positive("dim", dim)))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -63,7 +56,7 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Scale tokens (B, N, D)."""
-        check_tokens("x", x, self.gamma)
+        inputs.check_tokens("x", x, self.gamma)
         return x * self.gamma
 
 
@@ -79,13 +72,13 @@ class DropPath(nn.Module):
 
     def __init__(self, rate: float = 0.0) -> None:
         super().__init__()
-        self.rate = check_rate("drop_path", rate)
+        self.rate = inputs.check_rate("drop_path", rate)
 
     def forward(self, x: Tensor) -> Tensor:
         """Drop or keep x (B, ...) image by image."""
         if self.rate == 0.0 or not self.training:
             return x
-        check_tokens("x", x)
+        inputs.check_tokens("x", x)
         keep_rate = 1.0 - self.rate
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)  # one draw per image
         return x * x.new_empty(shape).bernoulli_(keep_rate) / keep_rate
@@ -122,15 +115,15 @@ class Block(nn.Module):
         attention_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        dim = check_positive("dim", dim)
-        hidden_dim = int(dim * check_above_zero("mlp_ratio", mlp_ratio))
+        dim = inputs.check_positive("dim", dim)
+        hidden_dim = int(dim * inputs.check_above_zero("mlp_ratio", mlp_ratio))
         if hidden_dim < 1:
             raise ValueError(
                 f"mlp_ratio is {mlp_ratio}; give one that leaves a hidden unit, such as 4."
             )
-        make_attention = ATTENTIONS[check_choice("attention", attention, ATTENTIONS)]
+        make_attention = ATTENTIONS[inputs.check_choice("attention", attention, ATTENTIONS)]
         options = {} if attention_options is None else attention_options
-        options = check_options(
+        options = inputs.check_options(
             "attention_options", options, make_attention, dim, heads, qkv_bias=qkv_bias
         )
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
@@ -151,7 +144,7 @@ class Block(nn.Module):
         takes what the attention gives, "attn_out" and "mlp_out" (what each branch adds) and
         "tokens" (the block's output), each (B, N, D), where asked for.
         """
-        check_tokens("x", x, getattr(self.norm1, "weight", None), axes=3)
+        inputs.check_tokens("x", x, getattr(self.norm1, "weight", None), axes=3)
         attn_out = self.drop_path1(self.ls1(self.attn(self.norm1(x), layout, record)))
         x = x + attn_out
         mlp_out = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -104,7 +104,8 @@ def resize_positions(
     check_tokens("the position table", table)
     batched = table if table.ndim == 3 else table[None]
     need = prefix_tokens + rows * cols
-    if batched.ndim != 3 or [in_example(size) for size in batched.shape[:2]] != [1, need]:
+    sizes = [in_example(size) for size in batched.shape]
+    if len(sizes) != 3 or sizes[:2] != [1, need] or sizes[2] < 1:
         raise ValueError(
             f"the position table has shape {tuple(table.shape)}, but a grid of {rows} x {cols} "
             f"patches and {prefix_tokens} prefix tokens need {need} rows; give the grid and the "

@@ -12,41 +12,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._inputs import (
-    check_above_zero,
-    check_choice,
-    check_flag,
-    check_mapping,
-    check_names,
-    check_number,
-    check_options,
-    check_positive,
-    check_rate,
-    check_tokens,
-    check_whole,
-    shown,
-    to_pair,
-)
+from . import _inputs as inputs
 from .attention import ATTENTIONS, Record
 from .blocks import NORM_EPS, Block
 from .embeddings import TokenLayout, resize_positions, same_grid, sincos_positions_2d
 from .patches import PATCH_EMBEDS
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "image_size": lambda name, v: to_pair(v) if isinstance(v, (tuple, list)) else to_pair(v)[0],
-    **dict.fromkeys(("patch_size", "in_channels", "dim", "depth", "heads"), check_positive),
-    **dict.fromkeys(("num_classes", "registers"), check_whole),
-    **dict.fromkeys(("qkv_bias", "class_token", "class_position"), check_flag),
-    **dict.fromkeys(("mlp_ratio", "init_std"), check_above_zero),
-    "drop_path": check_rate,
-    "layer_scale": lambda name, v: None if v is None else check_number(name, v),
-    "pool": partial(check_choice, allowed=("cls", "mean")),
-    "pool_norm": partial(check_choice, allowed=("before", "after")),
-    "positions": partial(check_choice, allowed=("learned", "sincos", "none")),
-    "patch_embed": partial(check_choice, allowed=PATCH_EMBEDS),
-    "attention": partial(check_choice, allowed=ATTENTIONS),
-    **dict.fromkeys(("patch_embed_options", "attention_options"), check_mapping),
-}  # fmt: skip
+    "image_size": inputs.check_size,
+    **dict.fromkeys(("patch_size", "in_channels", "dim", "depth", "heads"), inputs.check_positive),
+    **dict.fromkeys(("num_classes", "registers"), inputs.check_whole),
+    **dict.fromkeys(("qkv_bias", "class_token", "class_position"), inputs.check_flag),
+    **dict.fromkeys(("mlp_ratio", "init_std"), inputs.check_above_zero),
+    "drop_path": inputs.check_rate,
+    "layer_scale": lambda name, value: None if value is None else inputs.check_number(name, value),
+    "pool": partial(inputs.check_choice, allowed=("cls", "mean")),
+    "pool_norm": partial(inputs.check_choice, allowed=("before", "after")),
+    "positions": partial(inputs.check_choice, allowed=("learned", "sincos", "none")),
+    "patch_embed": partial(inputs.check_choice, allowed=PATCH_EMBEDS),
+    "attention": partial(inputs.check_choice, allowed=ATTENTIONS),
+    **dict.fromkeys(("patch_embed_options", "attention_options"), inputs.check_mapping),
+}
 """What refuses a value of :class:`ViTConfig`, field by field."""
 
 CAPTURES_ONCE = ("embedding", "features", "pooled")
@@ -57,49 +43,33 @@ CAPTURES_PER_LAYER = ("tokens", "attention", "q", "k", "v", "attn_out", "mlp_out
 class ViTConfig:
     """All that is needed to make a :class:`ViT`; to and from JSON. The defaults are ViT-B/16.
 
-    Attributes:
-        image_size, patch_size: H = W, or (H, W), and P, in pixels; images may have other sizes.
-        in_channels, num_classes: C; K, or 0 for no head, so that pooled features come out.
-        dim, depth, heads: D, the width; L, the number of blocks; h, which divides D.
-        mlp_ratio, qkv_bias: the MLP's hidden width / D; whether q, k and v have a bias.
-        class_token: whether a learned token stands before the patches, to be read out.
-        class_position: whether prefix tokens (class token, registers) have rows in the position
-            table too, as in timm; False as in DeiT-3.
-        registers: how many further learned tokens stand before the patches (Darcet et al., 2024).
-        pool: what the head reads: "cls", the class token, or "mean", the mean of the patches.
-        pool_norm: the final norm "before" pooling (``norm``) or "after" it (``fc_norm``).
-        positions: "learned", "sincos" (fixed, two-dimensional) or "none".
-        drop_path: the rate of the last block; it grows linearly from 0 in the first.
-        layer_scale: its initial factor; None leaves it out.
-        patch_embed, attention: names in ``PATCH_EMBEDS`` and ``ATTENTIONS``; their ``_options``
-            are further arguments by name.
-        init_std: standard deviation of the initial weights; narrow models start better from a
-            larger one than the usual 0.02 (1 / sqrt(D) keeps the variance of a linear map's input).
-
     Raises TypeError, ValueError: one sentence on the first value that does not fit.
     """
 
-    image_size: int | tuple[int, int] = 224
-    patch_size: int = 16
-    in_channels: int = 3
-    num_classes: int = 1000
-    dim: int = 768
-    depth: int = 12
-    heads: int = 12
-    mlp_ratio: float = 4.0
-    qkv_bias: bool = True
-    class_token: bool = True
+    image_size: int | tuple[int, int] = 224  # H = W in pixels, or (H, W); images may differ
+    patch_size: int = 16  # P, in pixels
+    in_channels: int = 3  # C, the channels of an image
+    num_classes: int = 1000  # K; 0 leaves the head out: the model gives pooled features
+    dim: int = 768  # D, the width
+    depth: int = 12  # L, the number of blocks
+    heads: int = 12  # h, which divides D
+    mlp_ratio: float = 4.0  # the MLP's hidden width as a multiple of D
+    qkv_bias: bool = True  # whether queries, keys and values have a bias
+    class_token: bool = True  # whether a learned token stands before the patches, to be read out
+    # Whether class token and registers have positions too, as in timm; False as in DeiT-3.
     class_position: bool = True
-    registers: int = 0
-    pool: str = "cls"
-    pool_norm: str = "before"
-    positions: str = "learned"
-    drop_path: float = 0.0
-    layer_scale: float | None = None
-    patch_embed: str = "linear"
+    registers: int = 0  # further learned tokens before the patches (Darcet et al., 2024)
+    pool: str = "cls"  # what the head reads: "cls", the class token, or "mean" of the patches
+    pool_norm: str = "before"  # the final norm "before" pooling (norm) or "after" it (fc_norm)
+    positions: str = "learned"  # or "sincos" (fixed, two-dimensional) or "none"
+    drop_path: float = 0.0  # the rate of the last block; it grows linearly from 0 in the first
+    layer_scale: float | None = None  # its initial factor; None leaves it out
+    patch_embed: str = "linear"  # a name in PATCH_EMBEDS
     patch_embed_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    attention: str = "global"
+    attention: str = "global"  # a name in ATTENTIONS
     attention_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    # Of the initial weights; narrow models start better from a larger one than the usual 0.02
+    # (1 / sqrt(D) keeps the variance of a linear map's input).
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
@@ -122,7 +92,7 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
         """Make a configuration from plain values; raises TypeError for an unknown name."""
-        check_names("a ViT", check_mapping("the configuration", values), FIELDS)
+        inputs.check_names("a ViT", inputs.check_mapping("the configuration", values), FIELDS)
         return cls(**values)  # a list for image_size becomes a tuple there
 
     def to_json(self) -> str:
@@ -164,16 +134,15 @@ class ViT(nn.Module):
 
     def __init__(self, config: ViTConfig | None = None, **options: Any) -> None:
         super().__init__()
-        check_names("a ViT", options, FIELDS)
+        inputs.check_names("a ViT", options, FIELDS)
         if config is not None and not isinstance(config, ViTConfig):
-            raise TypeError(
-                f"config is a {type(config).__name__}; give a ViTConfig, options by name, or the "
-                "name of a size to create_model."
-            )
+            kind = type(config).__name__
+            raise TypeError(f"config is a {kind}; give a ViTConfig, or a name to create_model.")
         self.config = c = replace(config or ViTConfig(), **options)
         make_patches = PATCH_EMBEDS[c.patch_embed]
         sizes = (c.image_size, c.patch_size, c.in_channels, c.dim)
-        more = check_options("patch_embed_options", c.patch_embed_options, make_patches, *sizes)
+        more = c.patch_embed_options
+        inputs.check_options("patch_embed_options", more, make_patches, *sizes)
         self.patch_embed = make_patches(*sizes, **more)
         self.grid: tuple[int, int] = self.patch_embed.grid  # type: ignore[assignment]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
@@ -187,13 +156,9 @@ class ViT(nn.Module):
         else:
             self.pos_embed = None
         rates = [c.drop_path * layer / max(1, c.depth - 1) for layer in range(c.depth)]
-        self.blocks = nn.ModuleList(
-            Block(
-                c.dim, c.heads, c.mlp_ratio, c.qkv_bias, rate, c.layer_scale,
-                c.attention, c.attention_options,
-            )
-            for rate in rates
-        )  # fmt: skip
+        names = ("dim", "heads", "mlp_ratio", "qkv_bias", "layer_scale", "attention")
+        parts = {name: getattr(c, name) for name in (*names, "attention_options")}
+        self.blocks = nn.ModuleList(Block(**parts, drop_path=rate) for rate in rates)
         norm_first = c.pool_norm == "before"
         self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS) if norm_first else nn.Identity()
         self.fc_norm = nn.Identity() if norm_first else nn.LayerNorm(c.dim, eps=NORM_EPS)
@@ -220,10 +185,7 @@ class ViT(nn.Module):
                 module.reset_parameters()  # type: ignore[operator]
 
     def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``; 0 leaves it out.
-
-        The head is always drawn anew, also where the number of classes stays the same.
-        """
+        """Replace the head by a fresh one for ``num_classes``, also the same; 0 leaves it out."""
         self.config = c = replace(self.config, num_classes=num_classes)
         weight = next(self.blocks.parameters())
         self.head = nn.Identity()
@@ -246,7 +208,7 @@ class ViT(nn.Module):
 
         A learned table is resized where ``grid`` is not the model's own; sincos is made anew.
         """
-        grid = to_pair(grid, "grid")
+        grid = inputs.to_pair(grid, "grid")
         if self.pos_embed is None or same_grid(grid, self.grid):
             return self.pos_embed
         if self.config.positions == "sincos":
@@ -254,17 +216,11 @@ class ViT(nn.Module):
         return resize_positions(self.pos_embed, self.grid, grid, self._position_prefix())
 
     def embed(self, images: Tensor) -> tuple[Tensor, TokenLayout]:
-        """Turn images (B, C, H, W) into the tokens (B, prefix + N, D) that enter block 0.
-
-        Source: Dosovitskiy et al. (2021), equation 1.
-        """
+        """Turn images (B, C, H, W) into the tokens (B, prefix + N, D) of the paper's equation 1."""
         tokens, grid = self.patch_embed(images)  # (B, N, D)
         positions = self.positions_for(grid)
-        prefix = [
-            token.expand(tokens.shape[0], -1, -1)
-            for token in (self.cls_token, self.reg_token)
-            if token is not None
-        ]
+        learned = [token for token in (self.cls_token, self.reg_token) if token is not None]
+        prefix = [token.expand(tokens.shape[0], -1, -1) for token in learned]
         if positions is not None and not self.config.class_position:
             tokens = tokens + positions
         tokens = torch.cat([*prefix, tokens], dim=1)  # (B, prefix + N, D)
@@ -274,19 +230,13 @@ class ViT(nn.Module):
 
     def pool(self, features: Tensor) -> Tensor:
         """Reduce tokens (B, prefix + N, D) to one vector an image, (B, D)."""
-        check_tokens("features", features, axes=3)
+        inputs.check_tokens("features", features, axes=3)
         if self.config.pool == "cls":
-            pooled = features[:, 0]
-        else:
-            pooled = features[:, self.config.prefix_tokens :].mean(dim=1)
-        return self.fc_norm(pooled)
+            return self.fc_norm(features[:, 0])
+        return self.fc_norm(features[:, self.config.prefix_tokens :].mean(dim=1))
 
     def forward_features(self, images: Tensor) -> Tensor:
-        """Give all tokens (B, prefix + N, D) after the final norm.
-
-        With ``pool_norm="after"`` that norm follows the pooling, and these tokens are as the last
-        block left them.
-        """
+        """Give all tokens (B, prefix + N, D) after the final norm, if that is before pooling."""
         x, layout = self.embed(images)
         for block in self.blocks:
             x = block(x, layout)
@@ -296,33 +246,27 @@ class ViT(nn.Module):
         """Give logits (B, K) for images (B, C, H, W); pooled features (B, D) where K is 0.
 
         Images of another floating-point type are converted to that of the model.
-        Raises TypeError, ValueError for images that are not floating point, have the wrong number
-        of axes or channels, or do not divide into patches.
+        Raises TypeError, ValueError for images of another kind, number of axes or channels, or
+        that do not divide into patches.
         """
         return self.head(self.pool(self.forward_features(images)))
 
     def forward_with(self, images: Tensor, capture: Iterable[str]) -> tuple[Tensor, dict[str, Any]]:
         """Give the logits together with intermediates, in the graph, without hooks.
 
-        Args:
-            images: (B, C, H, W).
-            capture: names of what to keep. Once: "embedding" (the tokens that enter block 0) and
-                "features" (after the final norm), both (B, prefix + N, D), and "pooled" (B, D).
-                Per layer: "tokens" (a block's output), "attn_out" and "mlp_out" (what its branches
-                add), (B, prefix + N, D); "q", "k", "v" (B, h, prefix + N, d); "attention"
-                (B, h, prefix + N, prefix + N). A per-layer name gives a list over the layers;
-                with a layer behind it, as in "attention.3" or "attention.-1", that one tensor.
+        Names to ``capture``, once: "embedding" (the tokens that enter block 0), "features" (after
+        the final norm), both (B, prefix + N, D), and "pooled" (B, D). Per layer: "tokens" (a
+        block's output), "attn_out", "mlp_out" (what its branches add), (B, prefix + N, D); "q",
+        "k", "v" (B, h, prefix + N, d); "attention" (B, h, prefix + N, prefix + N), large for big
+        batches. A per-layer name gives a list over the layers; with a layer behind it, as in
+        "attention.3" or "attention.-1", that one tensor.
 
-        Returns the logits and a dict of what was asked for. Attention maps of all layers are large:
-        for big batches ask for one layer.
         Raises TypeError if ``capture`` is not a list of strings, ValueError for an unknown name.
         """
-        if (
-            isinstance(capture, str)
-            or hasattr(capture, "ndim")
-            or not isinstance(capture, Iterable)
-        ):
-            raise TypeError(f"capture is {shown(capture)}; give a list of names, ['attention'].")
+        listed = isinstance(capture, Iterable) and not hasattr(capture, "ndim")
+        if isinstance(capture, str) or not listed:
+            given = inputs.shown(capture)
+            raise TypeError(f"capture is {given}; give a list of names, such as ['attention'].")
         wanted = {name: self._parse_capture(name) for name in capture}
         layers: list[Record] = []
         x, layout = self.embed(images)
@@ -344,25 +288,24 @@ class ViT(nn.Module):
     def _parse_capture(self, name: str) -> tuple[str, int | None]:
         """Split "attention.3" into its name and layer; raise one clear sentence if unknown."""
         if not isinstance(name, str):
-            raise TypeError(f"capture has {shown(name)}; give names, such as 'attention'.")
+            raise TypeError(f"capture has {inputs.shown(name)}; give names, such as 'attention'.")
         base, _, layer = name.partition(".")
         if name in CAPTURES_ONCE or name in CAPTURES_PER_LAYER:
             return name, None
-        depth = len(self.blocks)
+        last = len(self.blocks) - 1
         known = base in CAPTURES_PER_LAYER and layer.removeprefix("-").isdecimal()
-        if known and -depth <= int(layer) < depth:
-            return base, int(layer) % depth
+        if known and -last - 1 <= int(layer) <= last:
+            return base, int(layer) % (last + 1)
         raise ValueError(
-            f"capture has {name!r}; give {', '.join(CAPTURES_ONCE)}, or "
-            f"{', '.join(CAPTURES_PER_LAYER)}, these also for one layer from 0 to {depth - 1}, "
-            "as in 'attention.0'."
+            f"capture has {name!r}; give {', '.join((*CAPTURES_ONCE, *CAPTURES_PER_LAYER))}, of "
+            f"these all but the first three also for a layer from 0 to {last}, as in 'attention.0'."
         )
 
 
 def _restore_sincos(model: ViT, _: object = None) -> None:
     """Make the table that no weights hold anew: loading or ``to_empty`` may have left it empty."""
     if isinstance(model.pos_embed, Tensor) and not isinstance(model.pos_embed, nn.Parameter):
-        weight = next(model.blocks.parameters())
+        weight = next(model.parameters())
         model.pos_embed = model._sincos_table(model.grid).to(weight)
 
 
@@ -371,13 +314,11 @@ def _draw(tensor: Tensor, std: float) -> None:
     nn.init.trunc_normal_(tensor, std=std, a=-2 * std, b=2 * std)
 
 
-_IMAGENET = ViTConfig(image_size=224, patch_size=16, num_classes=1000, depth=12)
-
 MODELS: dict[str, ViTConfig] = {
-    "vit_tiny_patch16_224": replace(_IMAGENET, dim=192, heads=3),
-    "vit_small_patch16_224": replace(_IMAGENET, dim=384, heads=6),
-    "vit_base_patch16_224": replace(_IMAGENET, dim=768, heads=12),
-    "vit_large_patch16_224": replace(_IMAGENET, dim=1024, heads=16, depth=24),
+    "vit_tiny_patch16_224": ViTConfig(dim=192, heads=3),
+    "vit_small_patch16_224": ViTConfig(dim=384, heads=6),
+    "vit_base_patch16_224": ViTConfig(dim=768, heads=12),
+    "vit_large_patch16_224": ViTConfig(dim=1024, heads=16, depth=24),
     "vit_mnist": ViTConfig(
         image_size=28, patch_size=7, in_channels=1, num_classes=10, dim=64, depth=4, heads=4,
         mlp_ratio=2.0, class_token=False, pool="mean", init_std=0.08,
@@ -396,4 +337,4 @@ def create_model(name: str, **options: Any) -> ViT:
 
     Raises ValueError if ``name`` is not in ``MODELS``; TypeError, ValueError as :class:`ViT`.
     """
-    return ViT(MODELS[check_choice("model", name, MODELS)], **options)
+    return ViT(MODELS[inputs.check_choice("model", name, MODELS)], **options)
