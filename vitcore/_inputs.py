@@ -185,7 +185,9 @@ def check_heads(q: Any, k: Any, v: Any) -> None:
         check_tokens(name, x, like=q, width=name == "k")
     shapes = [tuple(map(in_example, x.shape)) for x in (q, k, v)]
     heads, rows = [shape[:-2] for shape in shapes], [shape[-2:-1] for shape in shapes]
-    if not (heads[0] == heads[1] == heads[2] and rows[0] and rows[1] == rows[2] and shapes[0][-1]):
+    if not (
+        heads[0] == heads[1] == heads[2] and all(rows) and rows[1] == rows[2] and shapes[0][-1]
+    ):
         given = ", ".join(map(str, shapes))
         raise ValueError(f"q, k, v have shapes {given}; give (..., N, d), (..., M, d) twice.")
 
