@@ -79,21 +79,31 @@ def check_whole(name: str, value: Any, least: int = 0) -> int:
 check_positive = partial(check_whole, least=1)
 
 
-def _check(kind: type, allowed: str, fits: Callable[[Any], bool]) -> Callable[[str, Any], Any]:
-    def check(name: str, value: Any) -> Any:
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise TypeError(f"{name} is {shown(value)}; give {allowed}.")
-        if not fits(value):
-            raise ValueError(f"{name} is {value}; give {allowed}.")
-        return value if kind is bool else float(value)  # type: ignore[arg-type]
+def check_number(
+    name: str,
+    value: Any,
+    fits: Callable[[Any], bool] = lambda number: abs(number) < 3.4e38,
+    allowed: str = "a finite number that float32 holds",
+) -> float:
+    """Raise one clear sentence unless ``value`` is a number that ``fits``."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name} is {shown(value)}; give {allowed}.")
+    if not fits(value):
+        raise ValueError(f"{name} is {value}; give {allowed}.")
+    return float(value)
 
-    return check
+
+check_above_zero = partial(check_number, fits=lambda v: 0 < v < 3.4e38, allowed="a positive number")
+check_rate = partial(
+    check_number, fits=lambda v: 0 <= v < 1, allowed="a probability from 0 up to, not including, 1"
+)
 
 
-check_number = _check(Real, "a finite number that float32 holds", lambda v: abs(v) < 3.4e38)
-check_above_zero = _check(Real, "a positive number", lambda v: 0 < v < 3.4e38)
-check_rate = _check(Real, "a probability from 0 up to, not including, 1", lambda v: 0 <= v < 1)
-check_flag = _check(bool, "True or False", lambda v: True)
+def check_flag(name: str, value: Any) -> bool:
+    """Raise one clear sentence unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {shown(value)}; give True or False.")
+    return value
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
