@@ -6,16 +6,20 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from vitcore import _cli
 from vitcore.__main__ import main
 from vitcore.records import RunRecord
 from vitcore.training import load_weights, save_weights
@@ -90,6 +94,19 @@ def test_a_run_that_lost_its_record_writes_it_again(trained, folder, tmp_path):
         assert torch.equal(value, theirs.model.state_dict()[name])
 
 
+def test_a_run_that_lost_its_weights_is_not_called_finished(trained, folder, tmp_path, capsys):
+    options = ("--data", folder, "--out", tmp_path, "--epochs", "4", "--seed", "2", "--resume")
+    shutil.copy(trained / "record.json", tmp_path)
+    assert train(*options) == 2
+    assert "neither its weights nor a checkpoint" in capsys.readouterr().err
+    shutil.copy(trained / "checkpoint.safetensors", tmp_path)
+    assert train(*options) == 0
+    assert "finished" not in capsys.readouterr().out
+    ours, theirs = (load_weights(p / "model.safetensors") for p in (trained, tmp_path))
+    for name, value in ours.model.state_dict().items():
+        assert torch.equal(value, theirs.model.state_dict()[name])
+
+
 def test_resume_of_other_data_is_refused(trained, tmp_path, capsys):
     from vitcore.data import _standin
 
@@ -109,6 +126,7 @@ def test_resume_of_other_data_is_refused(trained, tmp_path, capsys):
 def test_a_record_that_is_older_than_a_setting_still_counts(trained, folder, capsys, tmp_path):
     values = json.loads((trained / "record.json").read_text())
     del values["recipe"]["mix"], values["recipe"]["train"]["compile"]
+    shutil.copy(trained / "model.safetensors", tmp_path)
     (tmp_path / "record.json").write_text(json.dumps(values))
     options = ("--data", folder, "--out", tmp_path, "--epochs", "4", "--seed", "2", "--resume")
     assert train(*options) == 0
@@ -145,7 +163,8 @@ def test_eval(trained, folder, capsys):
 def test_eval_refuses_other_weights(trained, folder, capsys, tmp_path):
     loaded = load_weights(trained / "model.safetensors")
     for extra, classes, words in (
-        ({}, loaded.classes, "does not say which data set"),
+        ({}, loaded.classes, "does not name a data set to test on"),
+        ({"dataset": "folder"}, loaded.classes, "eval WEIGHTS MY_IMAGES"),
         ({"dataset": "mnist"}, list("abcdefghij"), "other classes"),
     ):
         path = tmp_path / "w.safetensors"
@@ -156,21 +175,57 @@ def test_eval_refuses_other_weights(trained, folder, capsys, tmp_path):
         assert words in capsys.readouterr().err
 
 
-def test_predict_gives_three_guesses_and_inverts_ink(trained, folder, capsys, tmp_path):
+def test_eval_refuses_images_that_training_saw(trained, folder, capsys, tmp_path):
+    """On another division of the same images, a part of the test images was trained on."""
+    with np.load(folder / "mnist.npz") as file:
+        arrays = dict(file)
+    for name in ("x", "y"):
+        both = np.concatenate([arrays[f"{name}_test"], arrays[f"{name}_train"]])
+        arrays[f"{name}_train"], arrays[f"{name}_test"] = both[:-300], both[-300:]
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    words = ["eval", str(trained / "model.safetensors"), "--device", "cpu", "--data"]
+    assert main([*words, str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "are among those that these weights were trained or chosen on" in err
+    assert main([*words, str(tmp_path), "--allow-seen"]) == 0
+    assert "some of which these weights were trained or chosen on" in capsys.readouterr().out
+    assert main([*words, str(folder)]) == 0
+    assert "trained" not in capsys.readouterr().out
+
+
+def test_eval_says_where_it_does_not_know_what_was_seen(trained, folder, capsys, tmp_path):
+    loaded = load_weights(trained / "model.safetensors")
+    save_weights(
+        tmp_path / "w.safetensors", loaded.model, classes=loaded.classes, mean=loaded.mean,
+        std=loaded.std, extra={"dataset": "mnist"},
+    )  # fmt: skip
+    assert main(["eval", str(tmp_path / "w.safetensors"), "--data", str(folder)]) == 0
+    assert "they do not say what they saw" in capsys.readouterr().out
+
+
+def test_predict_prepares_digits_and_says_so(trained, folder, capsys, tmp_path):
     with np.load(folder / "mnist.npz") as arrays:
         digit = arrays["x_test"][0]
     Image.fromarray(digit).save(tmp_path / "light.png")
     Image.fromarray(255 - digit).convert("RGB").save(tmp_path / "ink.png")
-    Image.fromarray(np.kron(digit, np.ones((3, 3), np.uint8))).save(tmp_path / "large.png")
-    names = [str(tmp_path / name) for name in ("light.png", "ink.png", "large.png")]
-    assert main(["predict", str(trained / "model.safetensors"), *names, "--device", "cpu"]) == 0
-    light, ink, large = capsys.readouterr().out.splitlines()
+    names = [str(tmp_path / name) for name in ("light.png", "ink.png")]
+    weights = str(trained / "model.safetensors")
+    assert main(["predict", weights, *names, "--device", "cpu"]) == 0
+    light, ink = capsys.readouterr().out.splitlines()
     assert light.count("%") == 3
-    assert "inverted" not in light
-    assert "inverted" not in large
-    assert "inverted" in ink
+    assert "light ink" in light
+    assert "dark ink" in ink
     guesses = [line.split(": ")[1].split(" (")[0] for line in (light, ink)]
     assert guesses[0] == guesses[1]
+    # A model of other images gets them as they are.
+    loaded = load_weights(weights)
+    save_weights(
+        tmp_path / "w.safetensors", loaded.model, classes=loaded.classes, mean=loaded.mean,
+        std=loaded.std,
+    )  # fmt: skip
+    assert main(["predict", str(tmp_path / "w.safetensors"), names[1], "--device", "cpu"]) == 0
+    assert "ink (" not in capsys.readouterr().out
 
 
 def test_errors_are_one_sentence(trained, folder, capsys, tmp_path, monkeypatch):
@@ -181,6 +236,9 @@ def test_errors_are_one_sentence(trained, folder, capsys, tmp_path, monkeypatch)
         (["train", "mnist", "--recipe", "none"], "choose one of"),
         (["train", "mnist", "--epochs", "0"], "epochs"),
         (["train", "mnist", "--threads", "0"], "--threads"),
+        (["train", "mnist", "--threads", "99999"], "the cores of this machine"),
+        (["train", "mnist", "--seed", str(10**30)], "seed"),
+        (["train", "mnist", "--seed", "-1"], "seed"),
         (["train", "mnist", "--device", "quantum"], "unknown device"),
         (["train", "mnist", "--data", str(tmp_path / "none")], "no directory"),
         (["train", "mnist", "--out", str(tmp_path / "file")], "must be a folder"),
@@ -198,35 +256,164 @@ def test_errors_are_one_sentence(trained, folder, capsys, tmp_path, monkeypatch)
 
 
 def test_a_fault_of_our_own_shows_where_it_is(monkeypatch):
-    from vitcore import __main__ as cli
-
     def broken(*arguments):
         return torch.zeros(2) @ torch.zeros(3)
 
-    monkeypatch.setattr(cli, "_recipes", broken)
+    monkeypatch.setattr(_cli, "run_recipes", broken)
     with pytest.raises(RuntimeError):
         main(["recipes"])
 
 
-def test_ctrl_c(monkeypatch, capsys):
-    from vitcore import __main__ as cli
-
+def test_ctrl_c_tells_how_to_go_on_where_there_is_a_checkpoint(tmp_path, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_train", interrupted)
-    monkeypatch.setattr(cli, "_recipes", interrupted)
-    assert main(["train", "mnist"]) == 130
-    assert "--resume" in capsys.readouterr().err
+    monkeypatch.setattr(_cli, "run_train", interrupted)
+    monkeypatch.setattr(_cli, "run_recipes", interrupted)
     assert main(["recipes"]) == 130
-    assert "stopped" in capsys.readouterr().err
+    assert main(["train", "mnist", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err.split() == ["stopped.", "stopped."]
+    (tmp_path / "checkpoint.safetensors").write_text("")
+    assert main(["train", "mnist", "--out", str(tmp_path)]) == 130
+    assert "with --resume goes on from there" in capsys.readouterr().err
+
+
+def test_sigterm_ends_a_run_like_ctrl_c(folder, tmp_path):
+    """A real signal to a real run; the same command with --resume then finishes it."""
+    words = ["-m", "vitcore", "train", "mnist", "--data", str(folder), "--out", "out"]
+    options: dict[str, Any] = {
+        "cwd": tmp_path,
+        "env": {**os.environ, "PYTHONPATH": str(ROOT)},
+        "stdout": subprocess.PIPE,
+        "stderr": subprocess.PIPE,
+        "text": True,
+    }
+    epochs = ["--quick", "--epochs", "60"]
+    with subprocess.Popen([sys.executable, "-u", *words, *epochs], **options) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        for line in run.stdout:
+            if line.startswith("epoch"):
+                run.send_signal(signal.SIGTERM)
+                break
+        run.stdout.read()
+        said = run.stderr.read()
+    assert run.returncode == 128 + signal.SIGTERM, said
+    assert "stopped in epoch" in said
+    assert said.splitlines()[-1] == "The same command with --resume goes on from there."
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_threads(monkeypatch):
     seen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", seen.append)
     assert main(["train", "none", "--threads", "1"]) == 2
-    assert seen == [1]
+    assert main(["train", "none", "--threads", str(os.cpu_count())]) == 2
+    assert seen == [1, os.cpu_count()]
+
+
+# --- a folder of one's own images, modules of one's own --------------------------------------
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of bright and dark pictures of 40 x 50 pixels."""
+    folder = tmp_path_factory.mktemp("pictures") / "my_images"
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("bright", 180)):
+        (folder / name).mkdir(parents=True)
+        for index in range(30):
+            pixels = rng.integers(level - 50, level + 50, (50, 40, 3)).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{index}.png")
+    return folder
+
+
+def test_a_folder_is_trained_tested_and_named(pictures, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["train", "folder", str(pictures), "--device", "cpu", "--epochs", "30"]
+    assert main(words) == 0
+    record = RunRecord.read(tmp_path / "out" / "my_images-seed0" / "record.json")
+    assert record.command.startswith("python -m vitcore train folder MY_IMAGES --device cpu")
+    assert (record.split, record.recipe["name"]) == ("own", "folder")
+    assert record.recipe["model"]["image_size"] == 40  # the shorter side, a multiple of 8
+    assert record.recipe["model"]["patch_size"] == 5
+    assert record.test_accuracy > 0.9
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+
+    weights = str(tmp_path / "out" / "my_images-seed0" / "model.safetensors")
+    assert main(["eval", weights, str(pictures), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert f"test accuracy {record.test_accuracy:.4f}" in out
+    assert f"on {record.test_images} images" in out
+    picture = str(pictures / "dark" / "0.png")
+    assert main(["predict", weights, picture, "--device", "cpu"]) == 0
+    assert capsys.readouterr().out.startswith(f"{picture}: dark ")
+
+
+def test_folders_are_given_where_they_belong(pictures, trained, tmp_path, capsys):
+    for words, said in (
+        (["train", "folder"], "train folder MY_IMAGES"),
+        (["train", "mnist", str(pictures)], "train folder MY_IMAGES"),
+        (["train", "folder", str(tmp_path / "none")], "there is no directory"),
+        (["train", "folder", str(pictures), "--quick"], "--epochs 1"),
+        (["train", "folder", str(pictures), "--recipe", "mnist"], "does not divide into patches"),
+        (["train", "folder", str(pictures), "--recipe", "none"], "no recipe 'none'"),
+        (["eval", str(trained / "model.safetensors"), str(pictures)], "other classes"),
+    ):
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
+
+
+MINE = """
+from torch import nn
+from vitcore import Attention, PatchEmbed, register_attention, register_patch_embed
+from vitcore.recipes import RECIPES, Recipe
+
+
+@register_attention("of-my-own")
+class Mine(Attention):
+    pass
+
+
+@register_patch_embed("cut-by-me")
+class Cut(PatchEmbed):
+    pass
+
+
+values = RECIPES["mnist"].to_dict() | {"name": "mnist-mine", "images": [64, 32, 32]}
+values["model"] |= {"attention": "of-my-own", "patch_embed": "cut-by-me", "dim": 16, "depth": 1}
+values["train"] |= {"epochs": 1, "batch_size": 16}
+RECIPES["mnist-mine"] = Recipe.from_dict(values)
+"""
+
+
+def test_a_module_of_ones_own_is_imported(folder, tmp_path, monkeypatch, capsys):
+    """In processes of their own, which know nothing of the module unless it is imported."""
+    (tmp_path / "my_module.py").write_text(MINE)
+
+    def vitcore(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "vitcore", *words, "--device", "cpu"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "VITCORE_DATA": str(folder)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    mine = ("--import", "my_module")
+    done = vitcore("train", "mnist", "--recipe", "mine", "--out", "out", *mine)
+    assert done.returncode == 0, done.stderr
+    done = vitcore("eval", "out/model.safetensors", *mine)
+    assert done.returncode == 0, done.stderr
+    done = vitcore("eval", "out/model.safetensors")
+    assert done.returncode == 2
+    assert "is 'cut-by-me'" in done.stderr
+    assert "name that module with --import" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert main(["recipes", "--import", "no_such_module"]) == 2
+    assert "start the command in the folder that holds it" in capsys.readouterr().err
 
 
 def test_recipes_are_listed(capsys):
@@ -285,6 +472,7 @@ TORCHRUN = """
 import sys
 import torch
 torch.set_num_threads(1)
+import vitbook.ladders
 from vitcore import recipes
 from vitcore.__main__ import main
 values = recipes.RECIPES["cifar100-plain"].to_dict()

@@ -52,13 +52,19 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     if name == "own images":
-        assert done.stdout.splitlines()[-1] in {"cats", "dogs"}
-        command = ["-m", "vitcore", "predict", "my_model.safetensors", "my_images/dogs/001.png"]
-        told = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert told.returncode == 0, told.stderr
-        assert "dogs" in told.stdout or "cats" in told.stdout
+        accuracy, answer = done.stdout.splitlines()[-2:]
+        assert float(accuracy.removeprefix("test accuracy ")) > 0.9
+        assert answer == "cats"
+        for words, said in (
+            (["eval", "my_run/model.safetensors", "my_images"], accuracy),
+            (["predict", "my_run/model.safetensors", "my_images/dogs/001.png"], ": dogs "),
+        ):
+            told = subprocess.run(
+                [sys.executable, "-m", "vitcore", *words],
+                cwd=tmp_path, capture_output=True, text=True, check=False,
+            )  # fmt: skip
+            assert told.returncode == 0, told.stderr
+            assert said in told.stdout
     elif name == "model":
         assert "torch.Size([2, 4, 65, 65])" in done.stdout
 

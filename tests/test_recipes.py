@@ -12,8 +12,9 @@ import torch
 
 from vitbook import ladders  # noqa: F401  (the tests below serve its recipes as well)
 from vitcore import recipes, runs
-from vitcore.recipes import RECIPES, Recipe, get_recipe
-from vitcore.vit import ViTConfig
+from vitcore.data import ImageDataset, Source, Split
+from vitcore.recipes import RECIPES, Recipe, folder_recipe, get_recipe
+from vitcore.vit import ViT, ViTConfig
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -66,8 +67,67 @@ def test_progressive_resizing_is_data(small_cifar100):
     assert not runs.make_batches(recipe, small_cifar100, small_cifar100.val, device=cpu).sizes
     assert RECIPES["cifar100-plain"].size_by_epoch() == []
     for wrong in (((0.2, 24),), ((0, 24), (1, 32)), ((0, 24), (0.7, 28), (0.3, 32))):
-        with pytest.raises(ValueError, match=r"such as \(\(0, 24\)"):
+        with pytest.raises(ValueError, match=r"such as \(\(0, 24\)|share of the epochs"):
             dataclasses.replace(recipe, sizes=wrong)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": 3}, "name is 3"),
+        ({"note": None}, "note is None"),
+        ({"model": {}}, "give a ViTConfig"),
+        ({"train": {}}, "give a TrainConfig"),
+        ({"augment": "none"}, "no augmentation 'none'"),
+        ({"augment_options": {"degree": 1}}, "augmentation 'digits' was given wrong options"),
+        ({"augment_options": {1: 1}}, "option in augment_options is 1"),
+        ({"augment_options": 3}, "augment_options is 3"),
+        ({"mix": "mixup"}, "no mixing 'mixup'"),
+        ({"images": 3}, "three numbers"),
+        ({"images": (1, 2)}, "three numbers"),
+        ({"images": (1, 2, -3)}, "images is -3"),
+        ({"sizes": 3}, "give pairs"),
+        ({"sizes": ((0,),)}, "share of the epochs, pixels"),
+        ({"sizes": ((0, 24),)}, "24 x 24 pixels does not divide into patches of 7"),
+        ({"sizes": ((0, 14), (0, 28))}, "rising numbers"),
+        ({"sizes": ((0, 14), (1.5, 28))}, "share of the epochs in sizes is 1.5"),
+    ],
+)
+def test_a_recipe_that_cannot_run_is_refused_at_once(changes, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        dataclasses.replace(RECIPES["mnist"], **changes)
+
+
+def test_what_is_no_recipe_is_refused(small_mnist):
+    values = RECIPES["mnist"].to_dict()
+    with pytest.raises(TypeError, match="no option 'colour'"):
+        Recipe.from_dict({**values, "colour": 1})
+    with pytest.raises(ValueError, match="lacks model, train"):
+        Recipe.from_dict({"name": "mine", "dataset": "mnist"})
+    with pytest.raises(TypeError, match="no option 'epoch'"):
+        RECIPES["mnist"].with_train(epoch=3)
+    with pytest.raises(TypeError, match="give an ImageDataset"):
+        RECIPES["mnist"].fitted_to("mnist")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="dataset is 3"):
+        get_recipe(3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "patch", "batch_size", "epochs"),
+    [((64, 64), 400, 8, 50, 50), ((60, 42), 80, 3, 10, 50), ((28, 28), 30, 2, 8, 100),
+     ((7, 5), 4000, 1, 64, 10)],
+)  # fmt: skip
+def test_a_recipe_for_a_folder_follows_from_its_images(size, count, patch, batch_size, epochs):
+    split = Split(torch.zeros(count, 3, *size, dtype=torch.uint8), torch.arange(count) % 2)
+    few = Split(*(part[:4] for part in split))
+    own = ImageDataset("folder", split, few, few, ["a", "b"], (0.5,) * 3, (0.5,) * 3,
+                       Source("own", "drawn"))  # fmt: skip
+    recipe = folder_recipe(own)
+    assert recipe == recipe.fitted_to(own)
+    assert (recipe.model.patch_size, recipe.model.num_classes) == (patch, 2)
+    assert (recipe.train.batch_size, recipe.train.epochs) == (batch_size, epochs)
+    assert recipe.augment_options["flip"] is False  # a mirrored letter is another letter
+    ViT(recipe.model)(torch.zeros(1, 3, *size))
 
 
 def test_what_runs_a_recipe_is_found_under_the_old_path():

@@ -52,6 +52,22 @@ def test_a_record_comes_back_with_what_it_does_not_know(finished, tmp_path):
     assert RunRecord.from_dict(record.to_dict()) == record
 
 
+def test_what_older_records_lack_is_optional(finished):
+    values = finished[1].to_dict()
+    later = ("clean_train_accuracy", "train_pflop", "cpu_seconds", "other_cores")
+    assert values["cpu_seconds"] > 0
+    assert 0 <= values["clean_train_accuracy"] <= 1
+    assert 0 < values["train_pflop"] < 1e-3
+    older = {key: value for key, value in values.items() if key not in later}
+    record = RunRecord.from_dict(older)
+    assert record.train_pflop is record.clean_train_accuracy is None
+    assert record.to_dict() == older
+    with pytest.raises(ValueError, match=r"cpu_seconds .* type float"):
+        RunRecord.from_dict({**values, "cpu_seconds": "3"})
+    with pytest.raises(ValueError, match=r"clean_train_accuracy .* between 0 and 1"):
+        RunRecord.from_dict({**values, "clean_train_accuracy": 1.5})
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -111,6 +127,13 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch):
     assert not records.commit().endswith("-dirty")
     (package / "__init__.py").write_text("x = 1")
     assert records.commit() == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
+
+
+def test_the_recorded_command_has_no_folder_of_ones_own():
+    given = ["train", "folder", "/home/me/cats", "--out", "folder", "--seed", "1"]
+    assert recorded_command(given) == (
+        "python -m vitcore train folder MY_IMAGES --out OUT --seed 1"
+    )
 
 
 def test_the_recorded_command_has_no_folders():

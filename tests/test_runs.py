@@ -4,25 +4,30 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from vitbook.ladders import CIFAR100_LADDER
 from vitcore import runs
+from vitcore.data import Split, image_digests
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.records import RunRecord
 from vitcore.runs import (
     calibration_error,
+    check_unseen,
     confusion_matrix,
     group_accuracy,
     top_k_accuracy,
     train_recipe,
 )
-from vitcore.training import load_weights
+from vitcore.training import load_weights, predict
+from vitcore.vit import ViT
 
 
 def test_a_compiled_model_sees_whole_batches_alone(small_cifar100):
@@ -233,3 +238,145 @@ def test_rows_of_all_processes_come_back_in_order(monkeypatch):
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     assert torch.equal(runs._gathered(whole[1::3], 7, 3), whole)
     assert runs._gathered(whole, 7, 1) is whole
+
+
+# --- what a run says of itself ---------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def once(small_mnist, tmp_path_factory):
+    """One small run in bf16 with a folder, and what it asked of its images."""
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        real = runs.make_batches
+
+        def make_batches(recipe, dataset, split, **options):
+            asked.append(len(split.labels))
+            return real(recipe, dataset, split, **options)
+
+        patch.setattr(runs, "make_batches", make_batches)
+        out = tmp_path_factory.mktemp("once")
+        recipe = tiny(precision="bf16", epochs=1)
+        run = train_recipe(recipe, small_mnist, device="cpu", out=out, progress=False)
+    return run, asked, out
+
+
+def test_the_test_images_are_looked_at_once(once, small_mnist):
+    run, asked, _ = once
+    assert asked == [160, 60, 80, 160]  # training, validation, test, training as it is
+    part = small_mnist.subset(160, 60, 80)
+    images = part.normalise(part.test.images)
+    exact = run.test["loss"]
+    for precision, same in (("bf16", True), ("fp32", False)):
+        logits = predict(run.model, images, precision=precision)
+        loss = torch.nn.functional.cross_entropy(logits, part.test.labels).item()
+        assert (loss == pytest.approx(exact, rel=1e-6)) is same
+
+
+def test_clean_training_accuracy_is_that_of_images_as_they_are(once, small_mnist, monkeypatch):
+    run, _, _ = once
+    part = small_mnist.subset(160, 60, 80)
+    logits = predict(run.model, part.normalise(part.train.images), precision="bf16")
+    expected = (logits.argmax(dim=1) == part.train.labels).double().mean().item()
+    assert run.clean_train_accuracy == pytest.approx(expected)
+    # Of more images a fixed part counts, with every class in its share.
+    monkeypatch.setattr(runs, "CLEAN_IMAGES", 50)
+    again = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
+    few = part.subset(50, 0, 0)
+    logits = predict(again.model, few.normalise(few.train.images))
+    expected = (logits.argmax(dim=1) == few.train.labels).double().mean().item()
+    assert again.clean_train_accuracy == pytest.approx(expected)
+
+
+def test_arithmetic_is_counted_by_hand(small_mnist):
+    tokens, dim, hidden, pixels = 17, 16, 32, 49
+    block = tokens * dim * (3 * dim + dim + 2 * hidden) + 2 * tokens * tokens * dim
+    products = 16 * pixels * dim + block + dim * 10
+    recipe = tiny()
+    values = recipe.to_dict()
+    values["model"] |= {"mlp_ratio": 2.0, "class_token": True, "pool": "cls", "registers": 0}
+    recipe = Recipe.from_dict(values)
+    for kernel in ("fused", "explicit"):
+        model = ViT(dataclasses.replace(recipe.model, attention_options={"kernel": kernel})).eval()
+        assert runs._count_flops(model, 1, 28) == 2 * products
+        expected = 3 * 2 * products * 160 * recipe.train.epochs / 1e15
+        assert runs._training_pflop(recipe, model, 160) == pytest.approx(expected, rel=1e-3)
+    half = dataclasses.replace(recipe, sizes=((0, 14), (0.5, 28)))
+    small = runs._count_flops(model, 1, 14)
+    assert small < 2 * products / 3
+    expected = 3 * (small + 2 * products) * 160 / 1e15
+    assert runs._training_pflop(half.with_train(epochs=2), model, 160) == pytest.approx(
+        expected, rel=1e-3
+    )
+    run = train_recipe(recipe, small_mnist, device="cpu", progress=False)
+    assert run.train_pflop == pytest.approx(3 * 2 * products * 160 * 2 / 1e15, rel=1e-3)
+
+
+def test_other_work_on_the_machine_is_measured(monkeypatch, small_mnist):
+    at = iter([100.0, 100.0 + 1e6])
+    monkeypatch.setattr(runs, "_other_seconds", lambda: next(at))
+    run = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
+    assert run.other_cores is not None
+    assert 1e6 / (run.seconds + 60) < run.other_cores <= 1e6 / run.seconds
+    monkeypatch.setattr(runs, "_other_seconds", lambda: None)
+    again = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
+    assert again.other_cores is None
+
+
+def test_weights_know_the_images_they_saw(once, small_mnist):
+    _, _, out = once
+    loaded = load_weights(out / "model.safetensors")
+    part = small_mnist.subset(160, 60, 80)
+    check_unseen(loaded, part.test)
+    for split in (part.train, part.val):  # chosen on is seen as well
+        with pytest.raises(ValueError, match=f"compared, {len(split.labels)} are among"):
+            check_unseen(loaded, split)
+    # One stray duplicate in two hundred is let pass, three are not.
+    rest = small_mnist.train.images[~np.isin(image_digests(small_mnist.train.images),
+                                             image_digests(part.train.images))]  # fmt: skip
+    for count, refused in ((1, False), (3, True)):
+        images = torch.cat([rest[:200], part.train.images[:count]])
+        split = Split(images, torch.zeros(len(images), dtype=torch.int64))
+        with pytest.raises(ValueError) if refused else contextlib.nullcontext():
+            check_unseen(loaded, split)
+    loaded.metadata.pop("seen_images")
+    check_unseen(loaded, part.train)
+
+
+def test_odd_arguments_are_refused_in_a_sentence(small_mnist, tmp_path):
+    empty = dataclasses.replace(small_mnist, val=Split(*(x[:0] for x in small_mnist.val)))
+    logits, labels = torch.rand(4, 3), torch.tensor([0, 1, 2, 0])
+    text: Any = "mnist"
+    number: Any = lambda config: 3  # noqa: E731
+    given: list[tuple[Any, type[Exception], str]] = [
+        (lambda: train_recipe(text, small_mnist), TypeError, "recipe is of type str"),
+        (lambda: train_recipe(RECIPES["mnist"], text), TypeError, "dataset is of type str"),
+        (lambda: train_recipe(tiny(), empty), ValueError, r"n_val|val part of the data"),
+        (lambda: train_recipe(tiny(), small_mnist, build=number), TypeError, "build made"),
+        (lambda: check_unseen(text, small_mnist.test), TypeError, "loaded is of type str"),
+        (lambda: confusion_matrix(logits, labels, 2), ValueError, "the logits have 3 classes"),
+        (lambda: top_k_accuracy(logits, labels + 1), ValueError, "labels go from 1 to 3"),
+        (lambda: top_k_accuracy(logits, labels[:3]), TypeError, r"int64 tensor \(4,\)"),
+        (lambda: top_k_accuracy(logits[0], labels), TypeError, r"logits are \(3,\)"),
+        (lambda: group_accuracy(logits, labels, labels), TypeError, r"tensor \(3,\)"),
+        (lambda: calibration_error(logits, labels, 0), ValueError, "bins is 0"),
+    ]
+    for call, error, words in given:
+        with pytest.raises(error, match=words):
+            call()
+
+
+def test_seconds_of_other_work(monkeypatch, tmp_path):
+    """Cores that are not ours do not count, nor what this process did itself, nor idle time."""
+    rows = "cpu  9 9 9 9 9 9 9 9 9 9\ncpu0 {} 2 3 9000 9000 4 5 6 0 0\ncpu7 900 0 0 0 0 0 0 0 0 0\n"
+    monkeypatch.setattr(runs.os, "sched_getaffinity", lambda process: {0}, raising=False)
+    monkeypatch.setattr(runs.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(runs.os, "times", lambda: (0.5, 0.25, 0.25, 0.0, 7.0))
+    monkeypatch.setattr(runs.Path, "read_text", lambda path, **options: rows.format(280))
+    assert runs._other_seconds() == pytest.approx(3.0 - 1.0)
+
+    def missing(path, **options):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(runs.Path, "read_text", missing)
+    assert runs._other_seconds() is None

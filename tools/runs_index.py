@@ -59,6 +59,7 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
     Of those that need a GPU the ones that nobody ran yet stand there too, with their command.
     ``address`` stands before the links to the records; empty, they are relative to the root.
     """
+    from vitbook.ladders import CIFAR100_LADDER
     from vitcore.recipes import RECIPES
 
     groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
@@ -77,7 +78,7 @@ def results_table(root: Path = ROOT, address: str = "") -> str:
         "| images | recipe | parameters | test accuracy | training time | hardware | records |",
         "|---|---|---|---|---|---|---|",
     ]
-    order = list(RECIPES)
+    order = [name for name in RECIPES if name not in CIFAR100_LADDER] + list(CIFAR100_LADDER)
     for (dataset, recipe, split), runs in sorted(
         groups.items(), key=lambda item: order.index(item[0][1])
     ):

@@ -4,14 +4,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import os
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from . import _cli
+from .recipes import RECIPES
+from .training import CHECKPOINT, PRECISIONS
 
 DESCRIPTION = """\
 Train a Vision Transformer, test it, and let it name pictures.
@@ -19,6 +27,7 @@ Train a Vision Transformer, test it, and let it name pictures.
   python -m vitcore train mnist                       train on handwritten digits (4 minutes)
   python -m vitcore eval out/mnist-seed0/model.safetensors
   python -m vitcore predict out/mnist-seed0/model.safetensors my_digit.png
+  python -m vitcore train folder my_images            a sub-folder of pictures for each class
   python -m vitcore recipes                           what can be trained, and how
 """
 
@@ -35,6 +44,7 @@ TRAIN_EXAMPLES = """\
 examples:
   python -m vitcore train mnist
   python -m vitcore train mnist --recipe mnist-long --seed 1 --out out/long
+  python -m vitcore train folder my_images            the recipe follows from the images
   python -m vitcore train mnist --resume              go on after Ctrl-C or a power cut
   python -m vitcore train mnist --stand-in --quick    no download, seconds: to see that it works
   torchrun --nproc-per-node 2 -m vitcore train cifar100 --recipe gpu     on two GPUs
@@ -42,9 +52,6 @@ examples:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .recipes import RECIPES
-    from .training import PRECISIONS
-
     raw = argparse.RawDescriptionHelpFormatter
     # Abbreviated options would slip past the cleaning of the recorded command.
     parser = argparse.ArgumentParser(
@@ -85,9 +92,11 @@ def _parser() -> argparse.ArgumentParser:
         )
         to.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
 
+    own = "for images of your own: the folder that has a sub-folder of them for each class"
     train = add("train", "train a model", description=TRAIN, epilog=TRAIN_EXAMPLES)
     datasets = sorted({recipe.dataset for recipe in RECIPES.values()})
-    train.add_argument("dataset", metavar="DATASET", help=f"one of {', '.join(datasets)}")
+    train.add_argument("dataset", metavar="DATASET", help=f"{', '.join(datasets)} or folder")
+    train.add_argument("images", metavar="FOLDER", nargs="?", help=own)
     train.add_argument("--recipe", metavar="NAME", help="see `python -m vitcore recipes`")
     train.add_argument("--out", metavar="DIR", help="default: out/RECIPE-seedN")
     train.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's number")
@@ -107,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
 
     test = add("eval", "test saved weights", description="Accuracy and loss on the test images.")
     test.add_argument("weights", metavar="WEIGHTS", help="a model.safetensors that train wrote")
+    test.add_argument("images", metavar="FOLDER", nargs="?", help=own)
+    test.add_argument(
+        "--allow-seen",
+        action="store_true",
+        help="go on where test images are among those that the weights were trained or chosen on",
+    )
     add_place(test)
     add_device(test)
 
@@ -132,6 +147,25 @@ def _is_ours(error: BaseException) -> bool:
     return bool(frames) and Path(frames[-1].filename).is_relative_to(Path(__file__).parent)
 
 
+class _Ended(KeyboardInterrupt):
+    """SIGTERM, by which schedulers and `kill` end a process; it ends a command as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _endable() -> Iterator[None]:
+    def end(number: int, frame: Any) -> None:
+        raise _Ended
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _import(modules: Sequence[str]) -> None:
     for name in modules:
         try:
@@ -143,30 +177,35 @@ def _import(modules: Sequence[str]) -> None:
             ) from error
 
 
+def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    _import(args.modules)
+    if getattr(args, "threads", None) is not None:
+        cores = os.cpu_count() or 1
+        if not 1 <= args.threads <= cores:
+            raise ValueError(
+                f"--threads is {args.threads}; give 1 to {cores}, the cores of this machine."
+            )
+        torch.set_num_threads(args.threads)
+    if args.command == "train":
+        return _cli.run_train(args, arguments)
+    if args.command == "recipes":
+        return _cli.run_recipes()
+    return _cli.run_eval(args) if args.command == "eval" else _cli.run_predict(args)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status is 0, 2 after an error, 130 after Ctrl-C."""
+    """Run one command; the status is 0, 2 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(arguments)
     try:
-        _import(args.modules)
-        if getattr(args, "threads", None) is not None:
-            import torch
-
-            if args.threads < 1:
-                raise ValueError(f"--threads must be at least 1, not {args.threads}.")
-            torch.set_num_threads(args.threads)
-        if args.command == "train":
-            return _cli.run_train(args, arguments)
-        if args.command == "eval":
-            return _cli.run_eval(args)
-        if args.command == "predict":
-            return _cli.run_predict(args)
-        return _cli.run_recipes()
+        with _endable():
+            return _run(args, arguments)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'stopped.'}", file=sys.stderr)
-        if args.command == "train":
+        if args.command == "train" and args.out and Path(args.out, CHECKPOINT).exists():
             print("The same command with --resume goes on from there.", file=sys.stderr)
-        return 130
+        ended = isinstance(interrupt, _Ended) or isinstance(interrupt.__cause__, _Ended)
+        return 128 + (signal.SIGTERM if ended else signal.SIGINT)
     except (ValueError, TypeError, OSError, RuntimeError) as error:
         if not _is_ours(error):
             raise

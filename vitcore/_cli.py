@@ -6,15 +6,60 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
+import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+
+import torch
+from torch import distributed
+
+from ._inputs import to_pair
+from .data import (
+    IMAGE_SUFFIXES,
+    Batches,
+    ImageDataset,
+    load_dataset,
+    load_folder,
+    read_digit,
+    read_image,
+)
+from .recipes import RECIPES, Recipe, folder_recipe, get_recipe
+from .records import RECORD, RunRecord, commit, recorded_command
+from .runs import WEIGHTS, check_unseen, train_recipe
+from .training import (
+    CHECKPOINT,
+    LoadedModel,
+    evaluate,
+    load_weights,
+    predict,
+    resolve_device,
+    resolve_precision,
+)
+
+FOLDER = "folder"  # the name of a data set that is a folder of one's own
 
 
-def _load(name: str, args: argparse.Namespace) -> Any:
-    from .data import load_dataset
+def find_size(folder: Path) -> int:
+    """The side for images of a folder: their median shorter side as a multiple of 8, 32 to 64."""
+    from PIL import Image
 
-    return load_dataset(name, args.data, stand_in=True if args.stand_in else None)
+    files = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    sides = []
+    for file in files[:: 1 + len(files) // 200]:
+        with contextlib.suppress(OSError), Image.open(file) as image:
+            sides.append(min(image.size))
+    return min(64, max(32, int(statistics.median(sides)) // 8 * 8)) if sides else 64
+
+
+def _load(args: argparse.Namespace, name: str, loaded: LoadedModel | None = None) -> ImageDataset:
+    """The images of that name, or of the folder that was given, as a loaded model wants them."""
+    if args.images is None:
+        return load_dataset(name, args.data, stand_in=True if args.stand_in else None)
+    if loaded is None:
+        return load_folder(args.images, image_size=find_size(Path(args.images).expanduser()))
+    config = loaded.config
+    return load_folder(args.images, image_size=config.image_size, channels=config.in_channels)
 
 
 @contextlib.contextmanager
@@ -26,11 +71,6 @@ def _processes(device: str) -> Iterator[tuple[int, int, str]]:
     if "LOCAL_RANK" not in os.environ:
         yield 0, 1, device
         return
-    import torch
-    from torch import distributed
-
-    from .training import resolve_device
-
     where = resolve_device(device)
     if where.type == "mps" or not distributed.is_available():
         raise ValueError(
@@ -52,60 +92,94 @@ def _processes(device: str) -> Iterator[tuple[int, int, str]]:
         distributed.destroy_process_group()
 
 
-def _load_in_turn(name: str, args: argparse.Namespace, rank: int, processes: int) -> Any:
+def _load_in_turn(args: argparse.Namespace, rank: int, processes: int) -> ImageDataset:
     """Rank 0 fetches the images, or draws them, before the others find them on the disk."""
-    if processes == 1:
-        return _load(name, args)
-    from torch import distributed
-
     if rank:
         distributed.barrier()
-    dataset = _load(name, args)
-    if not rank:
+    dataset = _load(args, args.dataset)
+    if processes > 1 and not rank:
         distributed.barrier()
     return dataset
 
 
-def run_train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    with _processes(args.device) as (rank, processes, device):
-        return _train_here(args, arguments, rank, processes, device)
-
-
-def _train_here(
-    args: argparse.Namespace, arguments: Sequence[str], rank: int, processes: int, place: str
-) -> int:
-    from .recipes import Recipe, get_recipe
-    from .records import RECORD, RunRecord, commit, recorded_command
-    from .runs import WEIGHTS, train_recipe
-    from .training import CHECKPOINT, resolve_device, resolve_precision
-
-    code = commit()
-    recipe = get_recipe(args.dataset, args.recipe).with_train(seed=args.seed)
+def _choose_recipe(args: argparse.Namespace, dataset: ImageDataset | None = None) -> Recipe:
+    """The recipe as the options change it; a folder's own one needs its images."""
+    if dataset is None:
+        recipe = get_recipe(args.dataset, args.recipe)
+    elif args.recipe is None:
+        recipe = folder_recipe(dataset)
+    elif args.recipe in RECIPES:
+        recipe = RECIPES[args.recipe].fitted_to(dataset)
+    else:
+        raise ValueError(f"there is no recipe {args.recipe!r}: choose one of {', '.join(RECIPES)}.")
     if args.quick:
         recipe = recipe.quick()
-    if args.epochs is not None:
-        recipe = recipe.with_train(epochs=args.epochs)
-    if args.precision is not None:
-        recipe = recipe.with_train(precision=args.precision)
-    device = resolve_device(place)
+    changes = {name: getattr(args, name) for name in ("seed", "epochs", "precision")}
+    return recipe.with_train(**{name: v for name, v in changes.items() if v is not None})
+
+
+def run_train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Train by a recipe, and write weights and record."""
+    if (args.dataset == FOLDER) != (args.images is not None):
+        raise ValueError(
+            "a folder of your own images is given as `train folder MY_IMAGES`, a named data set as "
+            "`train mnist`."
+        )
+    if args.quick and args.images is not None:
+        raise ValueError("--quick is for the named data sets: try a folder with --epochs 1.")
+    with _processes(args.device) as (rank, processes, device):
+        return _train_here(args, arguments, rank, processes, resolve_device(device))
+
+
+def _find_out(args: argparse.Namespace, name: str) -> Path:
+    """The folder of the run; refused where it holds another, unless it is to be resumed."""
     variant = "-quick" if args.quick else ""
-    out = Path(args.out or f"out/{recipe.name}{variant}-seed{args.seed}")
+    out = args.out = Path(args.out or f"out/{name}{variant}-seed{args.seed}")
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out must be a folder, and {out} is a file.")
     if not args.resume and any((out / f).exists() for f in (RECORD, WEIGHTS, CHECKPOINT)):
         raise ValueError(
             f"{out} already holds a run: add --resume to go on with it, or choose another --out."
         )
-    dataset = _load_in_turn(args.dataset, args, rank, processes)
-    if (out / RECORD).exists():
-        done = RunRecord.read(out / RECORD)
-        # A record keeps what it was written with; settings that came later have their defaults.
-        same = Recipe.from_dict(done.recipe) == recipe.fitted_to(dataset)
-        if not same or done.source != str(dataset.source):
-            raise ValueError(
-                f"{out} holds a finished run of another recipe, seed or data: choose another --out."
-            )
+    return out
+
+
+def _is_finished(out: Path, recipe: Recipe, dataset: ImageDataset) -> bool:
+    """Whether the folder holds this run, whole; ValueError where it holds another."""
+    if not (out / RECORD).exists():
+        return False
+    done = RunRecord.read(out / RECORD)
+    # A record keeps what it was written with; settings that came later have their defaults.
+    same = Recipe.from_dict(done.recipe) == recipe.fitted_to(dataset)
+    if not same or done.source != str(dataset.source):
+        raise ValueError(
+            f"{out} holds a finished run of another recipe, seed or data: choose another --out."
+        )
+    if (out / WEIGHTS).exists():
         print(f"{out} holds this run, finished: test accuracy {done.test_accuracy:.4f}.")
+        return True
+    if not (out / CHECKPOINT).exists():
+        raise ValueError(
+            f"{out} holds the record of this run, but neither its weights nor a checkpoint to make "
+            "them from: train it again in another --out."
+        )
+    return False
+
+
+def _train_here(
+    args: argparse.Namespace,
+    arguments: Sequence[str],
+    rank: int,
+    processes: int,
+    device: torch.device,
+) -> int:
+    code = commit()
+    # A named recipe is looked at before any image is fetched; a folder's own follows from them.
+    named = None if args.images is not None else _choose_recipe(args)
+    out = _find_out(args, named.name if named else Path(args.images).resolve().name)
+    dataset = _load_in_turn(args, rank, processes)
+    recipe = named or _choose_recipe(args, dataset)
+    if _is_finished(out, recipe, dataset):
         return 0
     precision = resolve_precision(recipe.train.precision, device)
     print(f"recipe {recipe.name}, seed {args.seed}, on {device}, {precision}")
@@ -127,48 +201,63 @@ def _train_here(
     return 0
 
 
-def run_eval(args: argparse.Namespace) -> int:
-    from .data import Batches
-    from .training import evaluate, load_weights, resolve_device
+def _open_weights(args: argparse.Namespace) -> LoadedModel:
+    try:
+        return load_weights(args.weights, device=resolve_device(args.device))
+    except ValueError as error:
+        if not re.search(r"\b(attention|patch_embed) is '", str(error)):
+            raise
+        raise ValueError(
+            f"{str(error).rstrip('.')}; where a module of your own registers it, name that module "
+            "with --import."
+        ) from error
 
-    device = resolve_device(args.device)
-    loaded = load_weights(args.weights, device=device)
+
+def run_eval(args: argparse.Namespace) -> int:
+    """Score saved weights on the test images of the data set, or folder, that they know."""
+    loaded = _open_weights(args)
     name = loaded.metadata.get("dataset")
-    if not name:
-        raise ValueError(f"{args.weights} does not say which data set it was trained on.")
-    dataset = _load(name, args)
+    if args.images is None and name in (None, FOLDER):
+        raise ValueError(
+            f"{args.weights} does not name a data set to test on: add the folder of images, "
+            "`eval WEIGHTS MY_IMAGES`."
+        )
+    dataset = _load(args, str(name), loaded)
     if list(dataset.classes) != loaded.classes:
-        raise ValueError(f"{args.weights} was trained on other classes than those of {name}.")
-    batches = Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std, device=device)
-    scores = evaluate(loaded.model, batches, device=device)
+        raise ValueError(
+            f"{args.weights} was trained on other classes than those of {args.images or name}."
+        )
+    note = dataset.source.note
+    if "seen_images" not in loaded.metadata:
+        note += ", which these weights may have been trained on: they do not say what they saw"
+    try:
+        check_unseen(loaded, dataset.test)
+    except ValueError:
+        if not args.allow_seen:
+            raise
+        note += ", some of which these weights were trained or chosen on"
+    batches = Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std)
+    scores = evaluate(loaded.model, batches)
     print(f"images: {dataset.source}")
     print(
         f"test accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f} "
-        f"on {scores['count']} images{dataset.source.note}"
+        f"on {scores['count']} images{note}"
     )
     return 0
 
 
 def run_predict(args: argparse.Namespace) -> int:
-    import torch
-
-    from .data import read_image
-    from .training import load_weights, predict, resolve_device
-
-    device = resolve_device(args.device)
-    loaded = load_weights(args.weights, device=device)
-    digits = loaded.metadata.get("dataset") == "mnist"
+    """Name pictures; for a model of MNIST's digits, prepared as MNIST's makers did."""
+    loaded = _open_weights(args)
+    config = loaded.config
     for path in args.images:
-        image = read_image(path, loaded.config.image_size, loaded.config.in_channels)
         note = ""
-        if digits:
-            # MNIST's digits are light on dark, a digit on paper is dark on light.
-            border = torch.ones(image.shape[-2:], dtype=torch.bool)
-            border[1:-1, 1:-1] = False
-            if image[:, border].float().median() > 127:
-                image = 255 - image
-                note = " (inverted: the model knows light digits on a dark ground)"
-        logits = predict(loaded.model, loaded.normalise(image[None]), device=device)
+        if loaded.metadata.get("dataset") == "mnist":
+            image, what = read_digit(path, to_pair(config.image_size)[0], config.in_channels)
+            note = f" ({what})"
+        else:
+            image = read_image(path, config.image_size, config.in_channels)
+        logits = predict(loaded.model, loaded.normalise(image[None]))
         best = logits.softmax(dim=1)[0].topk(min(3, logits.shape[1]))
         guesses = ", ".join(
             f"{loaded.classes[index]} {probability:.1%}"
@@ -179,8 +268,7 @@ def run_predict(args: argparse.Namespace) -> int:
 
 
 def run_recipes() -> int:
-    from .recipes import RECIPES
-
+    """List the recipes."""
     for recipe in RECIPES.values():
         train = recipe.train
         model = recipe.model

@@ -4,17 +4,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ._inputs import check_mapping, check_names, check_positive, check_rate, to_pair
+from .data import ImageDataset, build_augment, build_mix
+from .patches import patch_grid
 from .training import TrainConfig
 from .vit import MODELS, ViTConfig
 
-if TYPE_CHECKING:
-    from .data import ImageDataset
-
-__all__ = ["RECIPES", "Recipe", "get_recipe"]
+__all__ = ["RECIPES", "Recipe", "folder_recipe", "get_recipe"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,18 @@ def __getattr__(name: str) -> Any:
     if name in runs.__all__:
         return getattr(runs, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _check_text(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}; give a string.")
+    return value
+
+
+def _entries(name: str, value: Any, wanted: str, count: int | None = None) -> Sequence[Any]:
+    if not isinstance(value, (tuple, list)) or count not in (None, len(value)):
+        raise TypeError(f"{name} is {value!r}; give {wanted}.")
+    return value
 
 
 @dataclass(frozen=True)
@@ -52,13 +65,37 @@ class Recipe:
     note: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple((float(a), b) for a, b in self.sizes))
-        starts = [start for start, _ in self.sizes]
-        if starts and (starts[0] != 0 or starts != sorted(starts) or starts[-1] >= 1):
+        for name in ("name", "dataset", "note"):
+            _check_text(name, getattr(self, name))
+        for name, kind in (("model", ViTConfig), ("train", TrainConfig)):
+            if not isinstance(getattr(self, name), kind):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; give a {kind.__name__}.")
+        for name in ("augment", "mix"):
+            options = check_mapping(f"{name}_options", getattr(self, f"{name}_options"))
+            for option in options:
+                _check_text(f"the name of an option in {name}_options", option)
+        # Built once here, so that an unknown name or option is refused before anything starts.
+        build_augment(self.augment, **self.augment_options)
+        build_mix(self.mix, num_classes=max(2, self.model.num_classes), **self.mix_options)
+        if self.images is not None:
+            images = _entries("images", self.images, "three numbers, or None for all images", 3)
+            checked = tuple(check_positive("a number in images", count) for count in images)
+            object.__setattr__(self, "images", checked)
+        object.__setattr__(self, "sizes", self._check_sizes())
+
+    def _check_sizes(self) -> tuple[tuple[float, int], ...]:
+        pairs = []
+        for pair in _entries("sizes", self.sizes, "pairs (share of the epochs, pixels)"):
+            start, size = _entries("an entry of sizes", pair, "(share of the epochs, pixels)", 2)
+            patch_grid(check_positive("a side in sizes", size), self.model.patch_size)
+            pairs.append((check_rate("a share of the epochs in sizes", start), int(size)))
+        starts = [start for start, _ in pairs]
+        if starts and (starts[0] != 0 or starts != sorted(set(starts))):
             raise ValueError(
                 f"sizes begin at shares {starts} of the epochs: give 0 first, then rising numbers "
                 "below 1, such as ((0, 24), (0.6, 32))."
             )
+        return tuple(pairs)
 
     def size_by_epoch(self) -> list[int]:
         """The side in pixels of the training images of each epoch; empty where it never changes."""
@@ -86,15 +123,18 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        values = dict(values)
+        values = check_mapping("a recipe", values)
+        check_names("a recipe", values, [f.name for f in dataclasses.fields(cls)])
+        missing = [name for name in ("name", "dataset", "model", "train") if name not in values]
+        if missing:
+            raise ValueError(f"the recipe lacks {', '.join(missing)}; give what to_dict gave.")
         values["model"] = ViTConfig.from_dict(values["model"])
         values["train"] = TrainConfig.from_dict(values["train"])
-        if values.get("images") is not None:
-            values["images"] = tuple(values["images"])
         return cls(**values)
 
     def with_train(self, **changes: Any) -> Recipe:
         """The same recipe with other training settings: `recipe.with_train(epochs=3, seed=1)`."""
+        check_names("TrainConfig", changes, [f.name for f in dataclasses.fields(TrainConfig)])
         return dataclasses.replace(self, train=dataclasses.replace(self.train, **changes))
 
     def quick(self) -> Recipe:
@@ -112,6 +152,8 @@ class Recipe:
     def fitted_to(self, dataset: ImageDataset) -> Recipe:
         """The same recipe with the model's image size, channels and classes taken from the data,
         so that it serves a folder of one's own images as well."""
+        if not isinstance(dataset, ImageDataset):
+            raise TypeError(f"dataset is of type {type(dataset).__name__}; give an ImageDataset.")
         model = dataclasses.replace(
             self.model,
             image_size=dataset.image_size,
@@ -245,6 +287,8 @@ def get_recipe(dataset: str, name: str | None = None) -> Recipe:
     """The recipe `name` of a data set, also without the data set's name before it ("long" for
     "mnist-long"); by default the one that bears the data set's name, or that for two cores.
     ValueError lists the known."""
+    _check_text("dataset", dataset)
+    _check_text("name", name or "")
     known = [recipe.name for recipe in RECIPES.values() if recipe.dataset == dataset]
     if not known:
         names = ", ".join(sorted({recipe.dataset for recipe in RECIPES.values()}))
@@ -253,3 +297,43 @@ def get_recipe(dataset: str, name: str | None = None) -> Recipe:
         if candidate in known:
             return RECIPES[candidate]
     raise ValueError(f"{dataset} has no recipe {name!r}: choose one of {', '.join(known)}.")
+
+
+def folder_recipe(dataset: ImageDataset) -> Recipe:
+    """A recipe for images of one's own, fitted to their size, channels, classes and number.
+
+    Eight patches or more along each side, and so many epochs that few images are seen as often as
+    many would be: 400 steps, in 10 to 100 epochs.
+    """
+    if not isinstance(dataset, ImageDataset):
+        raise TypeError(f"dataset is of type {type(dataset).__name__}; give an ImageDataset.")
+    count = len(dataset.train.labels)
+    batch_size = min(64, max(8, count // 8))
+    shorter = min(to_pair(dataset.image_size))
+    sides = math.gcd(*to_pair(dataset.image_size))
+    model = ViTConfig(
+        image_size=dataset.image_size,
+        patch_size=max(p for p in range(1, max(1, shorter // 8) + 1) if sides % p == 0),
+        in_channels=dataset.in_channels,
+        num_classes=dataset.num_classes,
+        dim=64,
+        depth=4,
+        heads=4,
+        class_token=False,
+        pool="mean",
+    )
+    train = TrainConfig(
+        epochs=min(100, max(10, 400 * batch_size // max(1, count))),
+        batch_size=batch_size,
+        ema=0.98,
+    )
+    return Recipe(
+        name="folder",
+        dataset=dataset.name,
+        model=model,
+        train=train,
+        augment="cifar",
+        # No flips: they would make another of a letter or an arrow.
+        augment_options={"flip": False, "padding": shorter // 8},
+        note="for a folder of one's own images",
+    )

@@ -48,7 +48,7 @@ class Record:
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
         more = values.pop("more")
-        return {**values, **more}
+        return {**{key: v for key, v in values.items() if v is not None}, **more}
 
     @classmethod
     def from_dict(cls: type[_Kind], values: Mapping[str, Any], name: str = "the record") -> _Kind:
@@ -57,7 +57,8 @@ class Record:
             raise ValueError(f"{name} must be a JSON object, not {type(values).__name__}.")
         if cls.KIND is not None and values.get("kind") != cls.KIND:
             raise ValueError(f'{name} must be a record whose kind is "{cls.KIND}".')
-        known = [f.name for f in dataclasses.fields(cls) if f.name != "more"]
+        fields = [f for f in dataclasses.fields(cls) if f.name != "more"]
+        known = [f.name for f in fields if f.name in values or f.default is dataclasses.MISSING]
         missing = [key for key in known if key not in values]
         if missing:
             raise ValueError(f"{name} lacks {', '.join(missing)}.")
@@ -77,7 +78,9 @@ class Record:
         }
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
-            kind = str(f.type).split("[")[0]
+            kind, _, none = str(f.type).split("[")[0].partition(" | ")
+            if value is None and none:
+                continue
             if not isinstance(value, kinds[kind]) or isinstance(value, bool) != (kind == "bool"):
                 raise ValueError(f"{f.name} in {name} must be of type {kind}, not {value!r}.")
 
@@ -104,7 +107,9 @@ class RunRecord(Record):
     validation, over all parts of a resumed run; total_seconds: with the test at the end. epochs:
     the history's rows. Accuracies lie in [0, 1]; val_accuracy is the chosen epoch's, on which the
     choice was made, test_accuracy comes from the one look at the test images. confusion: counts
-    on the test images, row the true class. more: whatever else stands at the top level; for
+    on the test images, row the true class. What older records lack: clean_train_accuracy,
+    train_pflop and other_cores, as in `vitcore.runs.Run`, and cpu_seconds, the processor time of
+    training with its validation. more: whatever else stands at the top level; for
     CIFAR-100 coarse_accuracy, top5_accuracy and calibration_error on the test images.
     """
 
@@ -129,11 +134,15 @@ class RunRecord(Record):
     test_loss: float
     test_images: int
     confusion: list[list[int]]
+    clean_train_accuracy: float | None = None
+    train_pflop: float | None = None
+    cpu_seconds: float | None = None
+    other_cores: float | None = None
 
     def _check(self, name: str) -> None:
         super()._check(name)
-        for key in ("val_accuracy", "test_accuracy"):
-            if not 0 <= getattr(self, key) <= 1:
+        for key in ("val_accuracy", "test_accuracy", "clean_train_accuracy"):
+            if not 0 <= (getattr(self, key) or 0) <= 1:
                 raise ValueError(
                     f"{key} in {name} must lie between 0 and 1, not {getattr(self, key)}."
                 )
@@ -169,6 +178,10 @@ class RunRecord(Record):
             test_loss=run.test["loss"],
             test_images=int(run.test["count"]),
             confusion=run.confusion.tolist(),
+            clean_train_accuracy=run.clean_train_accuracy,
+            train_pflop=run.train_pflop,
+            cpu_seconds=round(sum(row.get("cpu_seconds", 0.0) for row in run.history), 2),
+            other_cores=run.other_cores,
             more=dict(run.more),
         )
 
@@ -209,6 +222,8 @@ def recorded_command(arguments: Sequence[str], processes: int = 1) -> str:
         if place is not None:
             words.append(place)
             place = None
+        elif words[-2:] == ["train", "folder"]:
+            words.append("MY_IMAGES")
         elif option in stands_for and value:
             words.append(f"{option}={stands_for[option]}")
         else:

@@ -12,13 +12,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from .data import Batches, ImageDataset, Split, build_augment, build_mix
+from ._inputs import check_positive, to_pair
+from .data import Batches, ImageDataset, Split, build_augment, build_mix, overlap, sketch_images
 from .recipes import Recipe
 from .training import (
     History,
+    LoadedModel,
+    cross_entropy,
     distributed_rank,
-    evaluate,
     fit,
     predict,
     resolve_device,
@@ -31,6 +35,7 @@ from .vit import ViT, ViTConfig
 __all__ = [
     "Run",
     "calibration_error",
+    "check_unseen",
     "confusion_matrix",
     "group_accuracy",
     "make_batches",
@@ -39,35 +44,65 @@ __all__ = [
 ]
 
 WEIGHTS = "model.safetensors"
+CLEAN_IMAGES = 10_000  # training images, as they are, on which a finished model is judged
+SEEN_BY_CHANCE = 0.01  # the share of test images that may turn up twice in honest data
 
 
 @dataclass
 class Run:
-    """What `train_recipe` gives back. seconds: training with its validation, over all parts of a
-    resumed run; test_seconds: the one look at the test set. more: further numbers on the test
-    images, where there are many classes: see `_further_scores`."""
+    """What `train_recipe` gives back.
+
+    test: loss, accuracy and count, from one look at the test images; confusion: of that look.
+    clean_train_accuracy: of the chosen weights on up to 10,000 training images without
+    augmentation. train_pflop: arithmetic of all training steps, see `_training_pflop`. seconds:
+    training with its validation, over all parts of a resumed run; test_seconds: what followed.
+    other_cores: how many cores other work kept busy during training (of a resumed run, its last
+    part), on average; None where the system does not say. more: further numbers on the test
+    images, where there are many classes: see `_further_scores`.
+    """
 
     recipe: Recipe
     model: nn.Module
     history: History
     test: dict[str, float]
     confusion: Tensor
+    clean_train_accuracy: float
+    train_pflop: float
     seconds: float
     test_seconds: float
+    other_cores: float | None
     device: torch.device
     precision: str
     more: dict[str, float] = field(default_factory=dict)
 
 
+def _check_scores(logits: Tensor, labels: Tensor) -> None:
+    if not (isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point()):
+        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise TypeError(f"logits are {given}; give a floating-point tensor (B, K).")
+    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64
+    if not whole or labels.shape != logits.shape[:1] or not len(labels):
+        raise TypeError(f"labels must be an int64 tensor ({len(logits)},), one for each image.")
+    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
+        raise ValueError(
+            f"labels go from {int(labels.min())} to {int(labels.max())}; the logits have classes "
+            f"0 to {logits.shape[1] - 1}."
+        )
+
+
 def confusion_matrix(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
     """(K, K) counts, int64: row the true class, column the predicted one."""
+    _check_scores(logits, labels)
+    if check_positive("classes", classes) != logits.shape[1]:
+        raise ValueError(f"classes is {classes}; the logits have {logits.shape[1]} classes.")
     pairs = labels.cpu() * classes + logits.argmax(dim=1).cpu()
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
 def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
     """Share of images whose class (B,) is among the k highest logits (B, K)."""
-    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
+    _check_scores(logits, labels)
+    best = logits.topk(min(check_positive("k", k), logits.shape[1]), dim=1).indices
     return (best == labels.view(-1, 1)).any(dim=1).double().mean().item()
 
 
@@ -76,6 +111,9 @@ def group_accuracy(logits: Tensor, labels: Tensor, group_of: Tensor) -> float:
 
     logits (B, K); labels (B,); group_of (K,): the group of each class.
     """
+    _check_scores(logits, labels)
+    if not isinstance(group_of, Tensor) or group_of.shape != logits.shape[1:]:
+        raise TypeError(f"group_of must be a tensor ({logits.shape[1]},), a group for each class.")
     return (group_of[logits.argmax(dim=1)] == group_of[labels]).double().mean().item()
 
 
@@ -87,10 +125,11 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 
     Source: Guo et al. (2017), equation 3.
     """
+    _check_scores(logits, labels)
     confidence, best = logits.double().softmax(dim=1).max(dim=1)
-    which = (confidence * bins).long().clamp(max=bins - 1)
+    which = (confidence * check_positive("bins", bins)).long().clamp(max=bins - 1)
     gaps = confidence - (best == labels).double()
-    sums = torch.zeros(bins, dtype=torch.float64).index_add_(0, which, gaps)
+    sums = gaps.new_zeros(bins).index_add_(0, which, gaps)
     return sums.abs().sum().item() / len(labels)
 
 
@@ -104,6 +143,14 @@ def _further_scores(logits: Tensor, labels: Tensor, dataset: ImageDataset) -> di
     if dataset.group_of is not None:
         scores["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
     return scores
+
+
+def _check_kinds(**given: tuple[Any, type]) -> None:
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            raise TypeError(
+                f"{name} is of type {type(value).__name__}; it must be {kind.__name__}."
+            )
 
 
 def make_batches(
@@ -122,6 +169,7 @@ def make_batches(
     because all must make the same number of steps. So does a compiled model, which would be
     compiled once more for the smaller last batch.
     """
+    _check_kinds(recipe=(recipe, Recipe), dataset=(dataset, ImageDataset))
     if training and recipe.train.batch_size % world_size:
         raise ValueError(
             f"a batch of {recipe.train.batch_size} images cannot be shared among {world_size} "
@@ -160,6 +208,120 @@ def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
     return whole
 
 
+def _count_flops(model: nn.Module, channels: int, image_size: int | tuple[int, int]) -> int:
+    """Floating-point operations of one forward pass of one image, counted alike on every device.
+
+    Those of matrix products and convolutions, a multiplication with its addition being two; norms,
+    activations and softmax are a few per cent more.
+    """
+    weight = next(model.parameters())
+    image = weight.new_zeros(1, channels, *to_pair(image_size))
+    # What one fused kernel computes is seen in parts, so that it counts on every device.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops()
+
+
+def _training_pflop(recipe: Recipe, model: nn.Module, images: int) -> float:
+    """Arithmetic of a whole training in 10^15 operations: three forward passes for each image.
+
+    The backward pass has twice the products of the forward pass. Validation does not count.
+    images: how many are trained on in an epoch.
+    """
+    config = recipe.model
+    sizes: list[Any] = recipe.size_by_epoch() or [config.image_size] * recipe.train.epochs
+    each = {size: _count_flops(model, config.in_channels, size) for size in set(sizes)}
+    return float(f"{3 * images * sum(each[size] for size in sizes) / 1e15:.4g}")
+
+
+def _other_seconds() -> float | None:
+    """Seconds that other work has kept the cores open to this process busy, since the machine
+    started; None where the system does not say."""
+    try:
+        stat = Path("/proc/stat").read_text(encoding="utf-8")
+        cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+        ticks = os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return None
+    rows = [line.split() for line in stat.splitlines() if line.startswith("cpu")]
+    # user, nice, system, irq, softirq, and what a hypervisor gave to others
+    busy = sum(int(row[i]) for row in rows if row[0] in cores for i in (1, 2, 3, 6, 7, 8))
+    return busy / ticks - sum(os.times()[:4])
+
+
+def check_unseen(loaded: LoadedModel, split: Split) -> None:
+    """Refuse images that the weights were trained on, or chosen on as validation images.
+
+    The weights know them by their content; of weights that keep no such sketch nothing is known,
+    and they pass.
+
+    Raises:
+        ValueError: if they are among the images of ``split``, beyond a stray duplicate.
+    """
+    _check_kinds(loaded=(loaded, LoadedModel))
+    sketch = loaded.metadata.get("seen_images")
+    if sketch is None:
+        return
+    seen = overlap(sketch, split)
+    if seen.share > SEEN_BY_CHANCE:
+        raise ValueError(
+            f"of {seen.compared} test images compared, {seen.found} are among those that these "
+            "weights were trained or chosen on, so their accuracy would say nothing of new images; "
+            "give the division of the images that they were trained with, or images of your own "
+            "(eval goes on all the same with --allow-seen)."
+        )
+
+
+def _prepare(recipe: Recipe, dataset: ImageDataset) -> tuple[Recipe, ImageDataset]:
+    """The images that the recipe uses, and the recipe fitted to them, once both are checked."""
+    _check_kinds(recipe=(recipe, Recipe), dataset=(dataset, ImageDataset))
+    if recipe.images is not None:
+        dataset = dataset.subset(*recipe.images)
+    for name in ("train", "val", "test"):
+        if not len(getattr(dataset, name).labels):
+            raise ValueError(f"the {name} part of the data holds no image; a run needs all three.")
+    return recipe.fitted_to(dataset), dataset
+
+
+def _distributed(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
+    if world_size == 1:
+        return model
+    devices = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model.to(device), device_ids=devices)
+
+
+def _described(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
+    """What must be the same when a run is resumed."""
+    values = recipe.to_dict()
+    # The configuration is compared under its own name; a note is only words.
+    return {
+        "recipe": {name: v for name, v in values.items() if name not in ("train", "note")},
+        "data": dataset.fingerprint(),
+    }
+
+
+def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
+    """Write the chosen weights with all that the command line needs to know of them."""
+    best = run.history.best
+    save_weights(
+        path,
+        run.model,
+        classes=dataset.classes,
+        mean=dataset.mean,
+        std=dataset.std,
+        extra={
+            "recipe": run.recipe.name,
+            "dataset": dataset.name,
+            "source": str(dataset.source),
+            "seed": run.recipe.train.seed,
+            "epoch": best["epoch"],
+            "val_accuracy": best["val_accuracy"],
+            "test_accuracy": run.test["accuracy"],
+            "seen_images": sketch_images(dataset.train, dataset.val),
+        },
+    )
+
+
 def train_recipe(
     recipe: Recipe,
     dataset: ImageDataset,
@@ -181,78 +343,58 @@ def train_recipe(
     """
     where = resolve_device(device)
     rank, world_size = distributed_rank()
-    if recipe.images is not None:
-        dataset = dataset.subset(*recipe.images)
-    recipe = recipe.fitted_to(dataset)
+    recipe, dataset = _prepare(recipe, dataset)
     set_seed(recipe.train.seed)
     model = build(recipe.model)
-    described = recipe.to_dict()
-    # The configuration is compared under its own name; a note is only words.
-    for name in ("train", "note"):
-        del described[name]
-    trained: nn.Module = model
-    if world_size > 1:
-        trained = nn.parallel.DistributedDataParallel(
-            model.to(where), device_ids=[where.index] if where.type == "cuda" else None
-        )
-
-    def batches(split: Split, training: bool = False) -> Batches:
-        return make_batches(
-            recipe,
-            dataset,
-            split,
-            device=where,
-            training=training,
-            rank=rank,
-            world_size=world_size,
-        )
-
+    _check_kinds(**{"what build made": (model, nn.Module)})
+    place: dict[str, Any] = {"device": where, "rank": rank, "world_size": world_size}
+    train = make_batches(recipe, dataset, dataset.train, training=True, **place)
+    started, others = time.perf_counter(), _other_seconds()
     history = fit(
-        trained,
-        batches(dataset.train, training=True),
-        batches(dataset.val),
+        _distributed(model, where, world_size),
+        train,
+        make_batches(recipe, dataset, dataset.val, **place),
         recipe.train,
         device=where,
         out=out,
         resume=resume,
         progress=progress,
-        metadata={"recipe": described, "data": dataset.fingerprint()},
+        metadata=_described(recipe, dataset),
     )
-    started = time.perf_counter()
+    trained, others_after = time.perf_counter(), _other_seconds()
     precision = resolve_precision(recipe.train.precision, where)
-    share = batches(dataset.test)
-    test = evaluate(model, share, device=where, precision=precision)
-    logits = predict(model, share, device=where, precision=precision)
-    logits = _gathered(logits, len(dataset.test.labels), world_size)
-    confusion = confusion_matrix(logits, dataset.test.labels, dataset.num_classes)
-    more = _further_scores(logits, dataset.test.labels, dataset)
-    test_seconds = time.perf_counter() - started
-    if out is not None and rank == 0 and isinstance(model, ViT):
-        save_weights(
-            Path(out) / WEIGHTS,
-            model,
-            classes=dataset.classes,
-            mean=dataset.mean,
-            std=dataset.std,
-            extra={
-                "recipe": recipe.name,
-                "dataset": dataset.name,
-                "source": str(dataset.source),
-                "seed": recipe.train.seed,
-                "epoch": history.best["epoch"],
-                "val_accuracy": history.best["val_accuracy"],
-                "test_accuracy": test["accuracy"],
-            },
-        )
-    return Run(
+
+    def logits_of(split: Split) -> Tensor:
+        batches = make_batches(recipe, dataset, split, **place)
+        part = predict(model, batches, device=where, precision=precision)
+        return _gathered(part, len(split.labels), world_size)
+
+    labels, logits = dataset.test.labels, logits_of(dataset.test)
+    clean = dataset.subset(min(CLEAN_IMAGES, len(dataset.train.labels)), 0, 0).train
+    whole_batches = len(train) * recipe.train.batch_size
+    run = Run(
         recipe=recipe,
         model=model,
         history=history,
-        test=test,
-        confusion=confusion,
+        test={
+            "loss": cross_entropy(logits, labels).item(),
+            "accuracy": top_k_accuracy(logits, labels, 1),
+            "count": len(labels),
+        },
+        confusion=confusion_matrix(logits, labels, dataset.num_classes),
+        clean_train_accuracy=top_k_accuracy(logits_of(clean), clean.labels, 1),
+        train_pflop=_training_pflop(
+            recipe, model, whole_batches if train.drop_last else len(dataset.train.labels)
+        ),
         seconds=history.seconds,
-        test_seconds=test_seconds,
+        test_seconds=time.perf_counter() - trained,
+        other_cores=None
+        if others is None or others_after is None or world_size > 1
+        else round(max(0.0, others_after - others) / (trained - started), 2),
         device=where,
         precision=precision,
-        more=more,
+        more=_further_scores(logits, labels, dataset),
     )
+    if out is not None and rank == 0 and isinstance(model, ViT):
+        _save(Path(out) / WEIGHTS, run, dataset)
+    return run
