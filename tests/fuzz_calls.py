@@ -136,7 +136,7 @@ def _like_tensor(rng: random.Random, valid: Tensor) -> Odd:
         "with gradient": lambda t: t.float().requires_grad_(),
         "of NaN": lambda t: torch.full(t.shape, math.nan),
         "of infinity": lambda t: torch.full(t.shape, math.inf),
-        "negative": lambda t: -1 - t.double().abs().to(t.dtype),
+        "negative": lambda t: (-1 - t.double().abs()).to(t.dtype),
         "times 1000": lambda t: (t.double() * 1000 + 1000).to(t.dtype),
         "one axis more": lambda t: t[None],
         "one axis more, last": lambda t: t[..., None],
