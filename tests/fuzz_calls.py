@@ -276,7 +276,7 @@ def find_fault(error: BaseException, package: Path = PACKAGE) -> tuple[str, str]
 
 def not_one_sentence(message: str) -> str:
     """What is wrong with an error message; nothing where it is one clear sentence."""
-    if len(message) < 20:
+    if len(message) < 12:
         return "message too short"
     if "\n" in message:
         return "message of several lines"

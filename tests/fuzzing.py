@@ -44,8 +44,8 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 
 # A thousand is a fair depth, and 2**31 epochs are a fair wish: neither is for a test to wait for.
 LARGE = ("1000", "2147483648", "18446744073709551616", "1" + "0" * 30)
-A_FUNCTION = ("a function", "<class 'int'>", "<class 'torch.nn.modules.linear.Linear'>")
-A_MODULE = ("a Linear",)
+A_FUNCTION = ("a function", "<class 'int'>")
+A_MODULE = ("a Linear", "<class 'torch.nn.modules.linear.Linear'>")
 
 
 def images(count: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
