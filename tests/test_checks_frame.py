@@ -132,6 +132,27 @@ def test_lines_of_the_checks_are_cut_out_of_a_readers_error():
     assert not [frame for frame in frames if "vitbook" in frame.filename]
 
 
+def test_the_lines_of_a_module_are_shown_without_torchs_own():
+    class Broken(Mlp):
+        def forward(self, x):
+            return self.fc2(self.missing(x))
+
+    with pytest.raises(CheckFailed, match="raised AttributeError") as caught:
+        checks.check_mlp(Broken(6, 8))
+    frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
+    assert [frame.name for frame in frames] == ["forward"]
+
+
+def test_a_generator_runs_as_the_readers_code():
+    def rates(largest, depth):
+        yield largest / 0
+
+    with pytest.raises(CheckFailed, match="your code raised ZeroDivisionError") as caught:
+        checks.check_average_shares(rates)
+    frames = traceback.extract_tb(caught.value.__cause__.__traceback__)
+    assert [frame.name for frame in frames] == ["rates"]
+
+
 def test_a_wrong_signature_has_no_lines_to_show():
     with pytest.raises(CheckFailed, match="raised TypeError") as caught:
         checks.check_patchify(lambda images: images)

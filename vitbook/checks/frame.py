@@ -140,6 +140,8 @@ def call(function: Any, *arguments: Any) -> Any:
     given = _copy(list(arguments))
     try:
         result = function(*given)
+        if isinstance(result, types.GeneratorType):
+            result = list(result)  # its body runs here, as part of the reader's code
     except NotImplementedError as error:
         if "not implemented for" not in str(error):  # that one is torch's, about a type
             raise Unsolved("it raises NotImplementedError") from None
