@@ -145,6 +145,8 @@ class TrainingRun:
         groups = self.optimizer.param_groups
         self.shares = [group["lr"] / self.config.lr for group in groups]
         self.parameters = [p for group in groups for p in group["params"]]
+        if self.config.ema and any(hasattr(p, "full_tensor") for p in self.parameters):
+            raise ValueError("ema needs whole weights; set it to 0 for a model that is sharded.")
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "fp16")
         # The same weights: what is saved, judged and returned is the model itself.
         self.stepped: Any = torch.compile(model) if self.config.compile else model
