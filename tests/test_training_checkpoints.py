@@ -74,7 +74,7 @@ def test_a_resumed_run_with_two_optimisers_repeats_the_unbroken_one(tmp_path):
     same_run(tmp_path / "parts", tmp_path / "whole")
     same_weights(resumed.state_dict(), whole.state_dict())
     tensors, content = run_content(tmp_path / "whole")
-    assert len(content["optimizers"]) == 2
+    assert len(content["optimizer"]) == 2
     assert {name.split(".")[-1] for name in tensors if name.startswith("optimizer.0.")} == {
         "momentum_buffer"
     }
@@ -367,7 +367,7 @@ def test_a_checkpoint_without_all_of_its_tensors_is_refused(tmp_path):
     with pytest.raises(ValueError, match="checksum"):
         run(tmp_path, resume=True)
     write_tensors(path, tensors, metadata)
-    with pytest.raises(ValueError, match="lacks tensors"):
+    with pytest.raises(ValueError, match="lacks the tensor"):
         run(tmp_path, resume=True)
 
 

@@ -55,7 +55,7 @@ def test_evaluate_refuses():
         predict(tiny_vit(), [])
     with pytest.raises(TypeError, match="pair"):
         evaluate(tiny_vit(), [torch.zeros(4, 1, 8, 8)])
-    with pytest.raises(TypeError, match=r"pair.* of 3"):
+    with pytest.raises(TypeError, match="of 3; give a pair"):
         evaluate(tiny_vit(), [(1, 2, 3)])
     with pytest.raises(TypeError, match="targets"):
         evaluate(tiny_vit(), [(torch.zeros(2, 1, 8, 8), [0, 1])])

@@ -4,10 +4,8 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs
 from __future__ import annotations
 
-import os
 import pickle
 import random
-import signal
 from pathlib import Path
 
 import pytest
@@ -160,27 +158,6 @@ def test_two_runs_in_one_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("vitcore.training.files.fcntl", None)  # as on Windows
     with lock_folder(tmp_path), lock_folder(tmp_path):
         pass
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-def test_a_worker_does_not_keep_the_folder_of_a_killed_run(tmp_path):
-    ready, done = os.pipe(), os.pipe()
-    child = os.fork()
-    if child == 0:
-        with lock_folder(tmp_path):
-            worker = os.fork()
-            if worker == 0:  # outlives its parent, until the test has ended
-                os.write(ready[1], b"x")
-                os.read(done[0], 1)
-                os._exit(0)
-            signal.pause()
-    os.read(ready[0], 1)
-    with pytest.raises(BlockingIOError), lock_folder(tmp_path):
-        pass
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    with lock_folder(tmp_path):
-        os.write(done[1], b"x")
 
 
 def test_two_writers_of_one_file_do_not_meet(tmp_path):

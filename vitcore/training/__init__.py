@@ -2,9 +2,10 @@
 """Training, evaluation and saved weights; chapter 6 (06_mnist.ipynb) writes the loop by hand."""
 
 # ruff: noqa: F401  (names beside __all__ serve recipes, records and the command line)
+from .arguments import OPTIMIZERS, PRECISIONS, SCHEDULES
 from .checkpoints import CHECKPOINT
-from .config import OPTIMIZERS, PRECISIONS, SCHEDULES, History, TrainConfig, quick_mode
-from .device import distributed_rank, resolve_device, resolve_precision, unwrap
+from .config import History, TrainConfig, quick_mode
+from .device import distributed_rank, resolve_device, resolve_precision, set_seed, unwrap
 from .evaluation import evaluate, predict
 from .files import replace_file
 from .loop import fit
@@ -18,7 +19,6 @@ from .optimizers import (
     orthogonalise,
     param_groups,
 )
-from .random_state import set_seed
 from .run import NonFiniteLoss, TrainingInterrupted
 from .weights import LoadedModel, load_weights, save_weights, strip_prefixes
 

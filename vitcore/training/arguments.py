@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What refuses bad arguments for training: a table of checks on each public function."""
+"""What refuses bad arguments for training: one table of checks, by the arguments' names."""
 
 from __future__ import annotations
 
@@ -8,37 +8,40 @@ import inspect
 import json
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from .._inputs import check_mapping, shown
+from .. import _inputs as inputs
+from .._inputs import check_number, shown
+
+OPTIMIZERS = ("adamw", "adam", "muon")
+SCHEDULES = ("cosine", "constant")
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
 F = TypeVar("F", bound=Callable[..., Any])
-Check = Callable[[str, Any], Any]  # takes a name and a value, returns the value to go on with
+Check = Callable[[str, Any], Any]  # of a name and a value; gives the value to go on with
 
 
-def checked(**checks: Check) -> Callable[[F], F]:
-    """Look at arguments by name before a function sees them."""
+def checked(function: F) -> F:
+    """Look at every argument that has a check in CHECKS before the function sees it; None passes
+    where it is the default."""
+    signature = inspect.signature(function)
 
-    def decorate(function: F) -> F:
-        signature = inspect.signature(function)
+    @functools.wraps(function)
+    def call(*args: Any, **options: Any) -> Any:
+        bound = signature.bind(*args, **options)
+        for name, value in bound.arguments.items():
+            if name in CHECKS and (value is not None or signature.parameters[name].default):
+                bound.arguments[name] = CHECKS[name](name, value)
+        return function(*bound.args, **bound.kwargs)
 
-        @functools.wraps(function)
-        def call(*args: Any, **options: Any) -> Any:
-            bound = signature.bind(*args, **options)
-            for name, check in checks.items():
-                if name in bound.arguments:
-                    bound.arguments[name] = check(name, bound.arguments[name])
-            return function(*bound.args, **bound.kwargs)
-
-        return cast(F, call)
-
-    return decorate
+    return cast(F, call)
 
 
-def of_kind(kind: type | tuple[type, ...], wanted: str) -> Check:
+def of_kind(kind: Any, wanted: str) -> Check:
     """A check of a value's type."""
 
     def check(name: str, value: Any) -> Any:
@@ -49,48 +52,84 @@ def of_kind(kind: type | tuple[type, ...], wanted: str) -> Check:
     return check
 
 
-def optional(check: Check) -> Check:
-    """A check that lets None pass."""
-    return lambda name, value: None if value is None else check(name, value)
+def kind_of(value: Tensor) -> str:
+    """A tensor's type, shape and device, for a message."""
+    dtype = str(value.dtype).removeprefix("torch.")
+    return f"{dtype} of shape {tuple(value.shape)} on {value.device}"
 
 
-is_model = of_kind(nn.Module, "a torch.nn.Module that turns images into logits")
-is_function = of_kind(Callable, "a function")  # type: ignore[arg-type]
 is_tensor = of_kind(Tensor, "a torch tensor")
 
 
-def is_path(name: str, value: Any) -> Path:
-    """Raise one clear sentence unless `value` can be a path."""
+def _logits(name: str, value: Any) -> Tensor:
+    if not is_tensor(name, value).is_floating_point() or value.ndim != 2 or 0 in value.shape:
+        raise ValueError(f"{name} is {kind_of(value)}; give floating point (B, K).")
+    return cast(Tensor, value)
+
+
+def _targets(name: str, value: Any) -> Tensor:
+    if is_tensor(name, value).is_complex():
+        raise ValueError(f"{name} is {kind_of(value)}; give real numbers.")
+    return cast(Tensor, value)
+
+
+def _betas(name: str, value: Any) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name} is {shown(value)}; give two numbers from 0 to below 1.")
+    return inputs.check_rate(name, value[0]), inputs.check_rate(name, value[1])
+
+
+def _path(name: str, value: Any) -> Path:
     path = os.fspath(of_kind((str, os.PathLike), "a path")(name, value))
     if not isinstance(path, str) or "\0" in path:
         raise ValueError(f"{name} is {shown(value)}; give a path without a null character.")
     return Path(path)
 
 
-def is_json(name: str, value: Any) -> dict[str, Any]:
-    """Raise one clear sentence unless `value` is a mapping that can be written as JSON."""
+def _json(name: str, value: Any) -> dict[str, Any]:
     try:
-        return dict(json.loads(json.dumps(check_mapping(name, value))))
+        return dict(json.loads(json.dumps(inputs.check_mapping(name, value))))
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} is {shown(value)}; give JSON values by name.") from error
 
 
-def is_batches(name: str, value: Any) -> Any:
-    """Raise one clear sentence unless `value` can be gone through."""
+def _batches(name: str, value: Any, again: bool = False) -> Any:
     several = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
-    if not several or getattr(value, "ndim", 1) == 0:
+    several = several and not (again and isinstance(value, Tensor))
+    once = again and hasattr(value, "__next__")
+    if once or not several or getattr(value, "ndim", 1) == 0:
+        given = "a generator, which is empty after one epoch" if once else shown(value)
         raise TypeError(
-            f"{name} is {shown(value)}; give pairs (images, targets), as a list, a DataLoader or "
-            "vitcore.data.Batches does."
+            f"{name} is {given}; give pairs (images, targets) as a list, a DataLoader or "
+            "vitcore.data.Batches."
         )
     return value
 
 
-def is_repeatable(name: str, value: Any) -> Any:
-    """The same, for what is gone through once in every epoch."""
-    if hasattr(is_batches(name, value), "__next__"):
-        raise TypeError(
-            f"{name} can be gone through only once (a generator); "
-            "give a list, a DataLoader or vitcore.data.Batches."
-        )
-    return value
+_not_negative = partial(check_number, fits=lambda x: 0 <= x < 3.4e38, allowed="0 or more")
+_model = of_kind(nn.Module, "a torch.nn.Module that turns images into logits")
+_function = of_kind(Callable, "a function")
+
+# By the names that arguments and settings have in all of vitcore.training.
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("epochs", "batch_size", "world_size"), inputs.check_positive),
+    **dict.fromkeys(("seed", "rank", "steps"), inputs.check_whole),
+    **dict.fromkeys(("label_smoothing", "ema"), inputs.check_rate),
+    **dict.fromkeys(("lr", "clip_norm", "steps_per_epoch"), inputs.check_above_zero),
+    **dict.fromkeys(("weight_decay", "warmup_epochs", "warmup_steps", "min_lr"), _not_negative),
+    **dict.fromkeys(("step", "total_steps"), _not_negative),
+    **dict.fromkeys(("compile", "resume", "progress"), inputs.check_flag),
+    **dict.fromkeys(("loss", "metric", "on_epoch"), _function),
+    **dict.fromkeys(("batches", "images"), _batches),
+    **dict.fromkeys(("train_batches", "val_batches"), partial(_batches, again=True)),
+    **dict.fromkeys(("path", "out"), _path),
+    **dict.fromkeys(("metadata", "extra"), _json),
+    "betas": _betas,
+    "optimizer": partial(inputs.check_choice, allowed=OPTIMIZERS),
+    "schedule": partial(inputs.check_choice, allowed=SCHEDULES),
+    "precision": partial(inputs.check_choice, allowed=PRECISIONS),
+    "model": _model,
+    "matrix": is_tensor,
+    "logits": _logits,
+    "targets": _targets,
+}

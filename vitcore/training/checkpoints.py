@@ -3,25 +3,25 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .config import History
 from .device import full_tensor, shard_like, unwrap
-from .files import Weights, read_tensors, write_tensors
-from .identity import differences
+from .files import Weights, checksum, read_tensors, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "vitcore-checkpoint-2"
-
-# What one process draws from: tensors, and the rest as JSON (see random_state.pack_random).
-Randomness = tuple[Weights, dict[str, Any]]
+_TENSOR = "$"  # stands in JSON for a tensor, with its name
 
 
 @dataclass
@@ -52,36 +52,104 @@ def restore(model: nn.Module, weights: Weights) -> None:
     inner.load_state_dict({name: shard_like(w, state[name]) for name, w in weights.items()})
 
 
-def _pack_optimizers(optimizers: Sequence[torch.optim.Optimizer]) -> tuple[Weights, list[Any]]:
-    """The optimisers' state as tensors with plain names, and what is not a tensor as JSON."""
+def _pack(value: Any, name: str, tensors: Weights) -> Any:
+    """`value` as JSON; its tensors go into `tensors`, each under the name of its place."""
+    if isinstance(value, Tensor):
+        tensors[name] = full_tensor(value)
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        names = {key: f"{name}.{key}" if name else key for key in value}
+        return {str(key): _pack(part, names[key], tensors) for key, part in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [_pack(part, f"{name}.{index}", tensors) for index, part in enumerate(value)]
+    return value
+
+
+def _unpack(value: Any, tensors: Weights) -> Any:
+    """What `_pack` took apart; KeyError where a tensor is missing."""
+    if isinstance(value, dict):
+        if _TENSOR in value:
+            return tensors[value[_TENSOR]]
+        return {key: _unpack(part, tensors) for key, part in value.items()}
+    return [_unpack(part, tensors) for part in value] if isinstance(value, list) else value
+
+
+def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    numbered = {
+        int(index): {
+            key: shard_like(value, parameters[int(index)]) if isinstance(value, Tensor) else value
+            for key, value in own.items()
+        }
+        for index, own in state.items()
+    }
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+
+
+# --- what a run is known by -----------------------------------------------------------------
+
+
+def describe_function(function: Callable[..., Any]) -> str:
+    """The name of a loss or a metric; one without a name of its own is known by what it does."""
+    if isinstance(function, functools.partial):
+        return f"{describe_function(function.func)} {function.args} {function.keywords}"
+    if isinstance(function, nn.Module):
+        values = {k: v for k, v in vars(function).items() if isinstance(v, (int, float, str))}
+        return f"{type(function).__name__} {json.dumps(values, sort_keys=True)}"
+    name = getattr(function, "__qualname__", type(function).__qualname__)
+    code = getattr(function, "__code__", None)
+    if "<" not in name or code is None:
+        return str(name)
+    return f"{name} {hashlib.sha256(code.co_code + repr(code.co_names).encode()).hexdigest()[:8]}"
+
+
+# Where data sets of vitcore, torch and torchvision keep images and labels.
+_CONTENT = ("images", "labels", "tensors", "data", "targets", "indices")
+
+
+def digest_data(batches: Any) -> str:
+    """A digest of the images and labels that lie behind batches, without drawing one; what is
+    read from files when it is asked for is noticed by labels and numbers alone."""
     tensors: Weights = {}
-    numbers: list[Any] = []
-    for index, optimizer in enumerate(optimizers):
-        rest: dict[str, dict[str, Any]] = {}
-        for parameter, state in optimizer.state_dict()["state"].items():
-            for key, value in state.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{index}.{parameter}.{key}"] = full_tensor(value)
-                else:
-                    rest.setdefault(str(parameter), {})[key] = value
-        numbers.append(rest)
-    return tensors, numbers
+    found: list[Any] = []
+    holder = batches
+    while holder is not None:
+        parts = [getattr(holder, name, None) for name in _CONTENT]
+        parts = list(holder) if isinstance(holder, (list, tuple)) else parts
+        arrays = [torch.from_numpy(p) if isinstance(p, np.ndarray) else p for p in parts]
+        found.append(_pack(arrays, str(len(found)), tensors))
+        holder = getattr(holder, "dataset", None)
+    text = json.dumps(found, default=lambda value: type(value).__name__)
+    return checksum(tensors, {"rest": text})[:16]
 
 
-def _unpack_optimizers(
-    optimizers: Sequence[torch.optim.Optimizer], tensors: Weights, numbers: list[Any]
-) -> None:
-    for index, optimizer in enumerate(optimizers):
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        state: dict[int, dict[str, Any]] = {int(p): dict(v) for p, v in numbers[index].items()}
-        for name, value in tensors.items():
-            kind, which, parameter, key = [*name.split(".", 3), "", "", ""][:4]
-            if kind == "optimizer" and which == str(index):
-                sharded = shard_like(value, parameters[int(parameter)])
-                state.setdefault(int(parameter), {})[key] = sharded
-        optimizer.load_state_dict(
-            {"state": state, "param_groups": optimizer.state_dict()["param_groups"]}
-        )
+def find_generators(*loaders: Any) -> list[torch.Generator]:
+    """The generators from which DataLoaders and their samplers draw, each once."""
+    found: list[torch.Generator] = []
+    for loader in loaders:
+        inner = getattr(loader, "batch_sampler", None)
+        for holder in (loader, getattr(loader, "sampler", None), getattr(inner, "sampler", None)):
+            generator = getattr(holder, "generator", None)
+            if isinstance(generator, torch.Generator) and all(g is not generator for g in found):
+                found.append(generator)
+    return found
+
+
+def _differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """Where two JSON values differ, in words."""
+    if isinstance(then, dict) and isinstance(now, dict):
+        found = []
+        for key in sorted({*then, *now}):
+            label = f"{name}.{key}" if name else str(key)
+            found += _differences(then.get(key), now.get(key), label)
+        return found
+    if json.dumps(then) == json.dumps(now):
+        return []
+    return [f"{name} was {json.dumps(then)} and is {json.dumps(now)} now"]
+
+
+# --- the file --------------------------------------------------------------------------------
 
 
 class Checkpoint:
@@ -103,28 +171,25 @@ class Checkpoint:
         self.best: dict[str, str] | None = None  # the best weights' file and its checksum
         self.epochs = 0  # as many as the file on disk holds
 
-    def write(self, state: State, randomness: Sequence[Randomness], write: bool = True) -> None:
-        """Replace the checkpoint. `randomness`: of every rank. With sharded weights all ranks
-        come here, to gather them, and only one of them has `write`."""
-        tensors = {f"model.{name}": value for name, value in state.model.items()}
-        tensors |= {f"average.{name}": value for name, value in (state.average or {}).items()}
-        optimizer_tensors, numbers = _pack_optimizers(self.optimizers)
-        tensors |= optimizer_tensors
-        if not write:
-            return
-        for rank, (drawn, _) in enumerate(randomness):
-            tensors |= {f"random.{rank}.{name}": value for name, value in drawn.items()}
-        self._write_best(state)
+    def write(self, state: State, drawn: list[dict[str, Any]], write: bool = True) -> None:
+        """Replace the checkpoint. drawn: every rank's random numbers. With sharded weights all
+        ranks come here, to gather them, and only one of them has `write`."""
+        tensors: Weights = {}
         content = {
             "identity": self.identity,
             "history": list(state.history),
-            "best": self.best,
-            "optimizers": numbers,
+            "model": state.model,
+            "average": state.average,
+            "optimizer": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
-            "random": [values for _, values in randomness],
-            "tensors": sorted(tensors),
+            "random": drawn,
         }
-        write_tensors(self.path, tensors, {"format": FORMAT, "content": json.dumps(content)})
+        packed = _pack(content, "", tensors)
+        if not write:
+            return
+        self._write_best(state)
+        text = json.dumps({**packed, "best": self.best})
+        write_tensors(self.path, tensors, {"format": FORMAT, "content": text})
         self.epochs = len(state.history)
         for old in self.path.parent.glob("best-*.safetensors"):
             if self.best is None or old.name != self.best["file"]:
@@ -139,35 +204,34 @@ class Checkpoint:
             path = self.path.with_name(name)
             self.best = {"file": name, "checksum": write_tensors(path, state.best, {})}
 
-    def read(self, model: nn.Module, rank: int) -> tuple[State, Randomness]:
+    def read(self, model: nn.Module, rank: int) -> tuple[State, dict[str, Any]]:
         """What the checkpoint holds, put into model, optimisers and scaler; last what `rank` is
         to draw from. Raises ValueError, in one sentence, where it does not belong to this run."""
         tensors, metadata = read_tensors(self.path, "checkpoint")
         if metadata.get("format") != FORMAT:
             raise ValueError(
                 f"{self.path} is not a checkpoint of this version of vitcore "
-                f"({metadata.get('format', 'no format named')}): choose another out folder."
+                f"({metadata.get('format', 'no format named')}); choose another out folder."
             )
-        content = json.loads(metadata["content"])
-        self._compare(content["identity"])
-        if content["tensors"] != sorted(tensors):
-            raise ValueError(f"{self.path} lacks tensors that it names: choose another out folder.")
-        weights, average, drawn = (
-            {k[len(kind) :]: v for k, v in tensors.items() if k.startswith(kind)}
-            for kind in ("model.", "average.", f"random.{rank}.")
-        )
+        packed = json.loads(metadata["content"])
+        self._compare(packed["identity"])
+        try:
+            content = _unpack(packed, tensors)
+        except KeyError as error:
+            raise ValueError(
+                f"{self.path} lacks the tensor {error}; choose another out folder."
+            ) from error
         history = History(content["history"])
-        state = State(weights, average=average or None, history=history)
+        state = State(content["model"], average=content["average"], history=history)
         self.best, self.epochs = content["best"], len(history)
-        if self.best is not None:
-            state.best = self._read_best(self.best)
-        elif history:
-            state.best = state.judged
-        restore(model, weights)
-        _unpack_optimizers(self.optimizers, tensors, content["optimizers"])
+        if history:
+            state.best = self._read_best(self.best) if self.best else state.judged
+        restore(model, state.model)
+        for optimizer, own in zip(self.optimizers, content["optimizer"], strict=True):
+            _load_optimizer(optimizer, own)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
-        return state, (drawn, content["random"][rank])
+        return state, content["random"][rank]
 
     def _read_best(self, best: dict[str, str]) -> Weights:
         path = self.path.with_name(best["file"])
@@ -177,7 +241,7 @@ class Checkpoint:
         return weights
 
     def _compare(self, identity: dict[str, Any]) -> None:
-        found = differences(identity, self.identity)
+        found = _differences(identity, self.identity)
         if found:
             shown = "; ".join(found[:4])
             if len(found) > 4:

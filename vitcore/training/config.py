@@ -4,41 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .._inputs import (
-    check_above_zero,
-    check_choice,
-    check_flag,
-    check_mapping,
-    check_names,
-    check_number,
-    check_positive,
-    check_rate,
-    check_whole,
-    shown,
-)
-from .arguments import Check, of_kind, optional
-
-OPTIMIZERS = ("adamw", "adam", "muon")
-SCHEDULES = ("cosine", "constant")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
-
-
-_not_negative = functools.partial(
-    check_number, fits=lambda number: 0 <= number < 3.4e38, allowed="0 or more"
-)
-
-
-def _betas(name: str, value: Any) -> tuple[float, float]:
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise ValueError(f"{name} is {shown(value)}; give two numbers from 0 to below 1.")
-    return check_rate(name, value[0]), check_rate(name, value[1])
+from .._inputs import check_mapping, check_names
+from .arguments import CHECKS, of_kind
 
 
 @dataclass(frozen=True)
@@ -81,8 +54,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
-            object.__setattr__(self, name, check(name, getattr(self, name)))
+        for name, value in vars(self).copy().items():
+            if value is not None or name != "clip_norm":
+                object.__setattr__(self, name, CHECKS[name](name, value))
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr is {self.min_lr}; give at most lr, which is {self.lr}.")
 
@@ -99,26 +73,7 @@ class TrainConfig:
         return cls(**fields)
 
 
-_CHECKS: dict[str, Check] = {
-    "epochs": check_positive,
-    "batch_size": check_positive,
-    "optimizer": functools.partial(check_choice, allowed=OPTIMIZERS),
-    "lr": check_above_zero,
-    "weight_decay": _not_negative,
-    "betas": _betas,
-    "warmup_epochs": _not_negative,
-    "min_lr": _not_negative,
-    "schedule": functools.partial(check_choice, allowed=SCHEDULES),
-    "label_smoothing": check_rate,
-    "clip_norm": optional(check_above_zero),
-    "precision": functools.partial(check_choice, allowed=PRECISIONS),
-    "ema": check_rate,
-    "compile": check_flag,
-    "seed": check_whole,
-}
-
-
-is_config = of_kind(TrainConfig, "a TrainConfig, such as TrainConfig(epochs=10)")
+CHECKS["config"] = of_kind(TrainConfig, "a TrainConfig, such as TrainConfig(epochs=10)")
 
 
 class History(list[dict[str, Any]]):
@@ -134,19 +89,26 @@ class History(list[dict[str, Any]]):
             raise ValueError("the history is empty: no epoch was finished yet.")
         if self[-1]["val_accuracy"] is None:
             return self[-1]
-        return max(
-            self,
-            key=lambda row: (
-                -math.inf if math.isnan(row["val_accuracy"]) else row["val_accuracy"],
-                -row["val_loss"],
-                -row["epoch"],
-            ),
-        )
+
+        def rank(row: dict[str, Any]) -> tuple[float, float, int]:
+            accuracy = row["val_accuracy"]
+            return -math.inf if math.isnan(accuracy) else accuracy, -row["val_loss"], -row["epoch"]
+
+        return max(self, key=rank)
 
     @property
     def seconds(self) -> float:
         """Time of all epochs, validation included, summed over the parts of a resumed run."""
         return float(sum(row["seconds"] for row in self))
+
+    def last_line(self, epochs: int) -> str:
+        """The last row as a line to print, of a run of so many epochs."""
+        row = self[-1]
+        text = f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
+        text += f"  train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.4f}"
+        if row["val_accuracy"] is not None:
+            text += f"  val loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
+        return f"{text}  {row['seconds']:.1f} s"
 
 
 def quick_mode() -> bool:

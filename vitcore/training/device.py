@@ -1,41 +1,43 @@
 # SPDX-License-Identifier: MIT
-"""Where and how a run computes: device, precision and processes."""
+"""Where and how a run computes: device, precision, processes and random numbers."""
 
 from __future__ import annotations
 
 import contextlib
+import random
+import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .._inputs import check_choice, check_positive, check_whole, shown
-from .arguments import checked, of_kind, optional
-from .config import PRECISIONS
+from .._inputs import shown
+from .arguments import checked
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device meant by a name; "auto" takes CUDA, then Apple's MPS, then the CPU."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    found = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
     if isinstance(device, str) and device == "auto":
-        if torch.cuda.is_available():
+        if cuda:
             return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("mps" if found["mps"] else "cpu")
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"unknown device {shown(device)}; give auto, cpu, cuda or mps.") from error
-    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
     if (chosen.index or 0) >= found.get(chosen.type, 0):
         kinds = ", ".join(f"{count} {name}" for name, count in found.items())
         raise ValueError(f"device is {device!r}; torch finds {kinds} here, so use cpu.")
     return chosen
 
 
-@checked(device=of_kind(torch.device, "a torch.device"))
-def resolve_precision(precision: str, device: torch.device) -> str:
+@checked
+def resolve_precision(precision: str, device: str | torch.device) -> str:
     """ "auto" as one of fp32, bf16, fp16 for this device; anything else is checked and kept."""
-    check_choice("precision", precision, PRECISIONS)
+    device = device if isinstance(device, torch.device) else resolve_device(device)
     if precision == "auto":
         if device.type != "cuda":
             return "fp32"
@@ -44,14 +46,6 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     if device.type not in {"fp16": ("cuda",), "bf16": ("cuda", "cpu")}.get(precision, device.type):
         raise ValueError(f"precision {precision} is not for {device.type}; use fp32.")
     return precision
-
-
-def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager[Any]:
-    """The context in which a forward pass computes in this precision."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
-    return torch.autocast(device.type, dtype=dtype)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -65,12 +59,7 @@ def unwrap(model: nn.Module) -> nn.Module:
         model = inner
 
 
-def model_device(model: nn.Module) -> torch.device:
-    """Where the model's first parameter lies."""
-    return next((p.device for p in model.parameters()), torch.device("cpu"))
-
-
-@checked(rank=optional(check_whole), world_size=optional(check_positive))
+@checked
 def distributed_rank(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
     """(rank, world size) of this process, by default as torch.distributed says, else (0, 1)."""
     active = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -78,11 +67,11 @@ def distributed_rank(rank: int | None = None, world_size: int | None = None) -> 
         rank = torch.distributed.get_rank() if active else 0
     if world_size is None:
         world_size = torch.distributed.get_world_size() if active else 1
-    if not 0 <= rank < world_size:
-        raise ValueError(f"rank must lie between 0 and world_size - 1, got {rank} of {world_size}.")
+    if rank >= world_size:
+        raise ValueError(f"rank is {rank} of {world_size}; give 0 to world_size - 1.")
     if world_size > 1 and not active:
         raise ValueError(
-            f"world_size is {world_size}, but torch.distributed is not initialised: "
+            f"world_size is {world_size}, but torch.distributed is not initialised; "
             "call init_process_group first, or start with torchrun."
         )
     return rank, world_size
@@ -99,6 +88,60 @@ def shard_like(value: Tensor, sharded: Any) -> Tensor:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(
-        value.to(sharded.device), sharded.device_mesh, sharded.placements, src_data_rank=None
-    )
+    value, mesh = value.to(sharded.device), sharded.device_mesh
+    return distribute_tensor(value, mesh, sharded.placements, src_data_rank=None)
+
+
+# --- random numbers --------------------------------------------------------------------------
+
+
+@checked
+def set_seed(seed: int) -> None:
+    """Seed Python's, numpy's (where it is in use) and torch's random numbers, all devices."""
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def random_state_kept(device: torch.device) -> Iterator[None]:
+    """Whatever is drawn or seeded inside, random numbers go on afterwards as if it had not been."""
+    # set_seed seeds every GPU, not the run's alone.
+    gpus = torch.cuda.is_available() and (device.type == "cuda" or torch.cuda.is_initialized())
+    kept = pack_random(device)
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if gpus else []):
+        try:
+            yield
+        finally:
+            unpack_random(kept, device)
+
+
+def pack_random(device: torch.device, generators: Sequence[torch.Generator] = ()) -> dict[str, Any]:
+    """The state of the random numbers that training may draw: tensors and JSON values."""
+    drawn: dict[str, Any] = {"cpu": torch.get_rng_state(), "python": random.getstate()}
+    if device.type == "cuda":
+        drawn["cuda"] = torch.cuda.get_rng_state(device)
+    if device.type == "mps":
+        drawn["mps"] = torch.mps.get_rng_state()
+    if "numpy" in sys.modules:  # a reader's own augmentation may draw from it
+        name, keys, *rest = sys.modules["numpy"].random.get_state()
+        drawn["numpy"] = [name, keys.tolist(), *rest]
+    return {**drawn, "generators": [generator.get_state() for generator in generators]}
+
+
+def unpack_random(
+    drawn: dict[str, Any], device: torch.device, generators: Sequence[torch.Generator] = ()
+) -> None:
+    """Put back what `pack_random` gave."""
+    torch.set_rng_state(drawn["cpu"])
+    if "cuda" in drawn:
+        torch.cuda.set_rng_state(drawn["cuda"], device)
+    if "mps" in drawn:
+        torch.mps.set_rng_state(drawn["mps"])
+    version, numbers, gauss = drawn["python"]
+    random.setstate((version, tuple(numbers), gauss))
+    if "numpy" in drawn and "numpy" in sys.modules:
+        sys.modules["numpy"].random.set_state(tuple(drawn["numpy"]))
+    for generator, state in zip(generators, drawn["generators"], strict=True):
+        generator.set_state(state)

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._inputs import check_positive
-from .arguments import checked, is_batches, is_function, is_model, optional
-from .device import autocast, distributed_rank, model_device, resolve_device, resolve_precision
+from .arguments import checked, is_tensor
+from .device import distributed_rank, resolve_device, resolve_precision
 from .losses import Loss, Metric, choose, mean_loss, score
+
+_LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Totals:
@@ -23,7 +24,6 @@ class Totals:
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(2, dtype=dtype, device=device)
         self.count = 0
-        self.device = device
 
     def add(self, loss: Tensor, scores: Tensor, count: int) -> None:
         # A batch's mean weighs as much as the batch has images: the last one is often smaller.
@@ -42,19 +42,16 @@ class Totals:
 
 def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     """The images and targets of a batch, on the device."""
-    if not (isinstance(batch, (tuple, list)) and len(batch) == 2):
-        raise TypeError(
-            f"a batch must be a pair (images, targets), not {type(batch).__name__}"
-            + (f" of {len(batch)}." if isinstance(batch, (tuple, list)) else ".")
-        )
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""
+        raise TypeError(f"a batch is a {type(batch).__name__}{size}; give a pair (images, targets)")
     images, targets = batch
-    for name, value in (("images", images), ("targets", targets)):
-        if not isinstance(value, Tensor):
-            raise TypeError(f"the {name} of a batch must be a tensor, not {type(value).__name__}.")
+    is_tensor("the images of a batch", images)
+    is_tensor("the targets of a batch", targets)
     counts = [len(value) if value.ndim else 0 for value in (images, targets)]
     if counts[0] != counts[1] or not counts[0]:
         raise ValueError(
-            f"a batch has {counts[0]} images and {counts[1]} targets: give one target for each "
+            f"a batch has {counts[0]} images and {counts[1]} targets; give one target for each "
             "image, and no batch without images."
         )
     return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
@@ -62,36 +59,38 @@ def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
 
 def compute_logits(model: Callable[[Tensor], Any], images: Tensor, precision: str) -> Tensor:
     """The model's output for a batch, computed in `precision` and given in fp32."""
-    with autocast(images.device, precision):
+    with torch.autocast(images.device.type, _LOW.get(precision), enabled=precision in _LOW):
         logits = model(images)
     if not isinstance(logits, Tensor) or logits.shape[:1] != images.shape[:1]:
         given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
         raise TypeError(
-            f"the model must return one tensor of logits (B, K) for {len(images)} images, "
-            f"not {given}; wrap a model that returns something else."
+            f"the model returned {given} for {len(images)} images; wrap it so that it gives one "
+            "tensor of logits (B, K)."
         )
     return logits.float()
 
 
 @contextlib.contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; then every part has the mode that it had before."""
+def _evaluating(
+    model: nn.Module, device: str | torch.device | None, precision: str
+) -> Iterator[tuple[torch.device, str]]:
+    """Where and how to compute (the model's own device by default), in evaluation mode and
+    without gradients; at the end every part of the model has the mode that it had before."""
+    own = next((p.device for p in model.parameters()), torch.device("cpu"))
+    where = own if device is None else resolve_device(device)
+    model.to(where)
+    precision = resolve_precision(precision, where)
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        yield
+        with torch.inference_mode():
+            yield where, precision
     finally:
         for module, training in modes:
             module.training = training
 
 
-@checked(
-    model=is_model,
-    batches=is_batches,
-    loss=optional(is_function),
-    metric=optional(is_function),
-    world_size=optional(check_positive),
-)
+@checked
 def evaluate(
     model: nn.Module,
     batches: Iterable[Any],
@@ -111,24 +110,20 @@ def evaluate(
     """
     loss, metric = choose(loss, metric)
     _, world_size = distributed_rank(None, world_size)
-    where = model_device(model) if device is None else resolve_device(device)
-    model.to(where)
-    precision = resolve_precision(precision, where)
-    totals = Totals(where)
-    with evaluation_mode(model), torch.inference_mode():
+    with _evaluating(model, device, precision) as (where, precision):
+        totals = Totals(where)
         for batch in batches:
             images, targets = check_batch(batch, where)
             logits = compute_logits(model, images, precision)
-            totals.add(
-                mean_loss(loss, logits, targets), score(metric, logits, targets), len(images)
-            )
-    mean, mean_score, count = totals.read(world_size)
+            value = mean_loss(loss, logits, targets)
+            totals.add(value, score(metric, logits, targets), len(images))
+        mean, mean_score, count = totals.read(world_size)
     if count == 0:
         raise ValueError("there is nothing to evaluate: the batches hold no image.")
     return {"loss": mean, "accuracy": mean_score, "count": count}
 
 
-@checked(model=is_model, images=is_batches, batch_size=check_positive)
+@checked
 def predict(
     model: nn.Module,
     images: Tensor | Iterable[Any],
@@ -141,22 +136,13 @@ def predict(
 
     Batches may be image tensors or pairs (images, targets), whose targets are left aside.
     """
-    where = model_device(model) if device is None else resolve_device(device)
-    model.to(where)
-    precision = resolve_precision(precision, where)
-    parts: Iterable[Any] = images
-    if isinstance(images, Tensor):
-        parts = images.split(min(batch_size, max(1, len(images))))
+    parts: Iterable[Any] = images.split(batch_size) if isinstance(images, Tensor) else images
     logits = []
-    with evaluation_mode(model), torch.inference_mode():
+    with _evaluating(model, device, precision) as (where, precision):
         for part in parts:
             part = part[0] if isinstance(part, (tuple, list)) and part else part
-            if not isinstance(part, Tensor):
-                raise TypeError(
-                    "predict takes images (B, C, H, W), or batches of them with or without "
-                    f"targets, not a batch that is a {type(part).__name__}."
-                )
-            logits.append(compute_logits(model, part.to(where), precision).cpu())
+            part = is_tensor("the images of a batch", part).to(where)
+            logits.append(compute_logits(model, part, precision).cpu())
     if not logits:
         raise ValueError("there is nothing to predict: no image was given.")
     return torch.cat(logits)

@@ -49,57 +49,39 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.close(folder)
 
 
-_locks: list[int] = []  # the folders that this process keeps to itself
-
-
-def _let_go(count: int = 0) -> None:
-    while len(_locks) > count:
-        os.close(_locks.pop())
-
-
-if hasattr(os, "register_at_fork"):
-    # A worker that outlives a killed run for a moment must not keep its folder locked.
-    os.register_at_fork(after_in_child=_let_go)
-
-
 @contextlib.contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Keep other runs out of a folder, and remove what a killed one left half written.
 
-    The lock ends with the process, however it ends. Windows and some network file systems have no
-    such lock: there nothing is kept out. Raises BlockingIOError where another run holds it.
+    The lock ends with the process and its workers, however they end. Windows and some network file
+    systems have none: there nothing is kept out. Raises BlockingIOError where another run holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    before = len(_locks)
-    try:
+    with contextlib.ExitStack() as stack:
         if fcntl is not None:
-            _locks.append(os.open(folder, os.O_RDONLY))
-            _lock(folder, _locks[-1])
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise BlockingIOError(
+                    f"another run is writing to {folder}; wait for its end, or choose another out "
+                    "folder."
+                ) from error
+            except OSError:
+                pass
+        for left in folder.glob(".*.safetensors.*.tmp"):
+            left.unlink(missing_ok=True)
         yield
-    finally:
-        _let_go(before)
 
 
-def _lock(folder: Path, handle: int) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise BlockingIOError(
-            f"another run is writing to {folder}; wait for its end, or choose another out folder."
-        ) from error
-    except OSError:
-        return
-    for left in folder.glob(".*.safetensors.*.tmp"):
-        left.unlink(missing_ok=True)
-
-
-def _checksum(tensors: Weights, metadata: dict[str, str]) -> str:
+def checksum(tensors: Weights, metadata: dict[str, str]) -> str:
     """Of names, types, shapes and values of the tensors, and of the rest of the metadata."""
     rest = sorted(item for item in metadata.items() if item[0] != CHECKSUM)
     digest = hashlib.sha256(json.dumps(rest).encode())
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(value.cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -111,19 +93,19 @@ def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> str
 
     # safetensors refuses tensors that share memory, which tied weights do.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
-    checksum = _checksum(tensors, metadata)
+    digest = checksum(tensors, metadata)
     try:
         with replace_file(path) as temporary:
             # safetensors makes files that only their owner can read, whatever the umask says.
             temporary.touch()
             mode = temporary.stat().st_mode
-            save_file(tensors, temporary, metadata={**metadata, CHECKSUM: checksum})
+            save_file(tensors, temporary, metadata={**metadata, CHECKSUM: digest})
             temporary.chmod(mode)
     except (SafetensorError, OSError) as error:
         raise OSError(
             f"could not write {path} ({error}): check the space on the disk and the permissions."
         ) from error
-    return checksum
+    return digest
 
 
 def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, dict[str, str]]:
@@ -147,7 +129,7 @@ def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, d
         ) from error
     written = metadata.get(CHECKSUM)
     old = written is None and metadata.get("format") in (None, unchecked)
-    if not old and written != _checksum(tensors, metadata):
+    if not old and written != checksum(tensors, metadata):
         raise ValueError(
             f"{path} is damaged, for its checksum is not that of what it holds; take another copy, "
             "or train again."

@@ -10,34 +10,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from .._inputs import check_flag
-from .arguments import (
-    checked,
-    is_function,
-    is_json,
-    is_model,
-    is_path,
-    is_repeatable,
-    optional,
-)
-from .config import History, TrainConfig, is_config
+from .arguments import CHECKS, checked
+from .config import History, TrainConfig
 from .losses import Loss, Metric
 from .run import TrainingRun
 
 
-@checked(
-    model=is_model,
-    train_batches=is_repeatable,
-    val_batches=optional(is_repeatable),
-    config=is_config,
-    loss=optional(is_function),
-    metric=optional(is_function),
-    out=optional(is_path),
-    resume=check_flag,
-    progress=check_flag,
-    on_epoch=optional(is_function),
-    metadata=optional(is_json),
-)
+@checked
 def fit(
     model: nn.Module,
     train_batches: Iterable[Any],
@@ -58,26 +37,35 @@ def fit(
 
     train_batches, val_batches: anything that can be gone through once per epoch and gives pairs
         (images, targets): a list, a DataLoader, `vitcore.data.Batches`. Where it has `set_epoch`,
-        that is called with the epoch, from 0. Targets: int64 (B,), soft float (B, K), or several
-        labels per image, whole-number or boolean (B, K).
+        that is called with the epoch, from 0. Targets: class numbers, int64 (B,), or float
+        distributions (B, K); for several labels an image, loss=binary_cross_entropy. A folder of
+        images: fit(model, DataLoader(ImageFolder("my_images", transform), 64, shuffle=True), ...),
+        where the transform gives float tensors (C, H, W) of one size, normalised.
     loss, metric: as in `evaluate`; the loss takes `label_smoothing` too where config asks for it.
-    out: a folder for checkpoint.safetensors, written at every epoch's end; None keeps nothing.
+    out: a folder for checkpoint.safetensors, written at every epoch's end, and the best weights
+        where that was an earlier epoch; None keeps nothing.
     resume: go on from the checkpoint in `out`; from the start where there is none. On the CPU in
-        fp32 with the same number of threads, the resumed run repeats the unbroken one exactly.
+        fp32 with the same number of threads and processes, the resumed run repeats the unbroken
+        one exactly, with DataLoaders, their generators and workers too. It does not with
+        persistent workers, and where a data set draws from a generator of its own.
     on_epoch: called with the epoch's row and the model after each epoch.
     metadata: what else must be the same on resuming (recipe, data); JSON values.
 
-    Where torch.distributed is initialised, the model comes wrapped in DistributedDataParallel,
-    each process brings its share of the batches and the same out, and only rank 0 writes and
-    prints.
+    Random numbers drawn afterwards are those that would have been drawn without training. Parts
+    of a model in training mode that are in evaluation mode stay so while it is trained.
 
-    Raises NonFiniteLoss when loss or weights overflow and TrainingInterrupted on Ctrl-C; both
-    leave good weights in the model and the last epoch's end in the checkpoint. ValueError where
-    `out` holds a checkpoint that does not belong to this run, FileExistsError where it holds one
-    and resume is False.
+    Where torch.distributed is initialised, the model comes wrapped in DistributedDataParallel, or
+    sharded by `fully_shard` with as many validation batches in every process; each process brings
+    its share of the batches and the same out, and only rank 0 writes and prints.
+
+    Raises NonFiniteLoss when loss or weights overflow and TrainingInterrupted on Ctrl-C and on
+    SIGTERM; both leave good weights in the model and the last epoch's end in the checkpoint.
+    ValueError where `out` holds a checkpoint that does not belong to this run, FileExistsError
+    where it holds one and resume is False, BlockingIOError where another run is writing to it.
     """
+    config = CHECKS["config"]("config", config)
     with TrainingRun(
-        model, train_batches, val_batches, is_config("config", config), loss, metric, device,
+        model, train_batches, val_batches, config, loss, metric, device,
         out, resume, progress, on_epoch, metadata,
     ) as run:  # fmt: skip
         for _ in run.epochs():

@@ -11,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._inputs import check_number, check_positive, check_whole
-from .arguments import checked, is_model, is_tensor
-from .config import TrainConfig, is_config
+from .arguments import checked
+from .config import TrainConfig
 from .device import distributed_rank, unwrap
 
 # Weight decay pulls a matrix towards zero, which is harmless to what it can express. A position,
@@ -24,29 +23,24 @@ NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature")
 NO_MUON = (*NO_DECAY, "patch_embed", "head")
 
 
-@checked(model=is_model, weight_decay=check_number)
+@checked
 def param_groups(
     model: nn.Module, weight_decay: float, only: Callable[[str, nn.Parameter], bool] | None = None
 ) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices with `weight_decay`, everything in NO_DECAY or with one
     dimension (biases, norms, layer scale) without. Frozen parameters are left out, and so are
     those of which `only(name, parameter)` is false."""
-    decay: list[nn.Parameter] = []
-    keep: list[nn.Parameter] = []
-    found = False
-    for name, parameter in unwrap(model).named_parameters():
-        if not parameter.requires_grad:
-            continue
-        found = True
-        if only is not None and not only(name, parameter):
-            continue
-        exempt = parameter.ndim <= 1 or any(part in name for part in NO_DECAY)
-        (keep if exempt else decay).append(parameter)
-    if not found:
+    trained = [(n, p) for n, p in unwrap(model).named_parameters() if p.requires_grad]
+    if not trained:
         raise ValueError("the model has no parameter to train: all have requires_grad=False.")
+    taken = [(n, p) for n, p in trained if only is None or only(n, p)]
+    spared = [p.ndim <= 1 or any(part in n for part in NO_DECAY) for n, p in taken]
     groups = [
-        {"params": decay, "weight_decay": weight_decay},
-        {"params": keep, "weight_decay": 0.0},
+        {
+            "params": [p for (_, p), keep in zip(taken, spared, strict=True) if keep == exempt],
+            "weight_decay": decay,
+        }
+        for exempt, decay in ((False, weight_decay), (True, 0.0))
     ]
     return [group for group in groups if group["params"]]
 
@@ -55,7 +49,7 @@ def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and not any(part in name for part in NO_MUON)
 
 
-@checked(matrix=is_tensor, steps=check_whole)
+@checked
 def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     """A matrix (rows, columns) with the same singular vectors, all singular values near 1.
 
@@ -157,13 +151,7 @@ class Together:
             optimizer.step()
 
 
-@checked(
-    step=check_number,
-    total_steps=check_number,
-    warmup_steps=check_number,
-    lr=check_number,
-    min_lr=check_number,
-)
+@checked
 def cosine_with_warmup(
     step: int, *, total_steps: int, warmup_steps: int, lr: float, min_lr: float = 0.0
 ) -> float:
@@ -175,7 +163,7 @@ def cosine_with_warmup(
     return min_lr + 0.5 * (lr - min_lr) * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
-@checked(step=check_number, config=is_config, steps_per_epoch=check_positive)
+@checked
 def learning_rate(step: int, config: TrainConfig, steps_per_epoch: int) -> float:
     """The learning rate of one step under the configuration's schedule."""
     total = config.epochs * steps_per_epoch

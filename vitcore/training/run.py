@@ -5,29 +5,43 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
-from .checkpoints import Checkpoint, State, restore, snapshot
+from .checkpoints import (
+    Checkpoint,
+    State,
+    describe_function,
+    digest_data,
+    find_generators,
+    restore,
+    snapshot,
+)
 from .config import History, TrainConfig
-from .device import distributed_rank, full_tensor, resolve_device, resolve_precision, unwrap
+from .device import (
+    distributed_rank,
+    full_tensor,
+    pack_random,
+    random_state_kept,
+    resolve_device,
+    resolve_precision,
+    set_seed,
+    unpack_random,
+    unwrap,
+)
 from .evaluation import Totals, check_batch, compute_logits, evaluate
 from .files import lock_folder
-from .identity import describe_function, digest_data, find_generators
 from .losses import Loss, Metric, choose, mean_loss, score, with_smoothing
 from .optimizers import Together, WeightAverage, build_optimizers, learning_rate
-from .random_state import pack_random, random_state_kept, set_seed, unpack_random
 
 
 class NonFiniteLoss(RuntimeError):
@@ -38,63 +52,14 @@ class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C during training; the message says what is kept and how to go on."""
 
 
-def count_batches(name: str, batches: Iterable[Any]) -> int:
-    """How many batches an epoch has."""
+def _count(name: str, batches: Iterable[Any]) -> int:
     try:
         count = len(batches)  # type: ignore[arg-type]
     except TypeError:
-        # The schedule has to know where the run ends.
-        count = sum(1 for _ in batches)
+        count = sum(1 for _ in batches)  # the schedule has to know where the run ends
     if count == 0:
         raise ValueError(f"{name} holds no batch; is the batch larger than the data?")
     return count
-
-
-@contextlib.contextmanager
-def sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, by which schedulers and `kill` end a process, raises KeyboardInterrupt as Ctrl-C
-    does; a handler of the user's own stays."""
-    free = threading.current_thread() is threading.main_thread()
-    if not free or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    owner = os.getpid()
-
-    def stop(number: int, frame: Any) -> None:
-        if os.getpid() == owner:
-            raise KeyboardInterrupt
-        # A worker that has inherited this ends as it would have without.
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def describe(row: dict[str, Any], epochs: int) -> str:
-    """An epoch's row as a line to print."""
-    text = (
-        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}"
-        f"  train loss {row['train_loss']:.4f}, accuracy {row['train_accuracy']:.4f}"
-    )
-    if row["val_accuracy"] is not None:
-        text += f"  val loss {row['val_loss']:.4f}, accuracy {row['val_accuracy']:.4f}"
-    return f"{text}  {row['seconds']:.1f} s"
-
-
-def progress_bar(batches: Iterable[Any], total: int, title: str, visible: bool) -> Any:
-    """The batches, behind a progress bar where somebody sees it."""
-    # A bar is for a person at a terminal; in a notebook or a log it leaves only debris.
-    if visible and sys.stderr.isatty():
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return batches
-        return tqdm(batches, total=total, desc=title, leave=False, file=sys.stderr)
-    return batches
 
 
 @dataclass
@@ -112,7 +77,7 @@ class TrainingRun:
     loss_given: Loss | None
     metric_given: Metric | None
     device_given: str | torch.device
-    out: str | os.PathLike[str] | None
+    out: Any
     resume: bool
     progress: bool
     on_epoch: Callable[[dict[str, Any], nn.Module], None] | None
@@ -128,8 +93,7 @@ class TrainingRun:
         self.rank, self.world_size = distributed_rank()
         self.device = resolve_device(self.device_given)
         self.precision = resolve_precision(self.config.precision, self.device)
-        self.main = self.rank == 0
-        self.prints = self.main and self.progress
+        self.prints = self.progress and self.rank == 0
         self.generators = find_generators(self.train_batches, self.val_batches)
         # Reading a number back makes a GPU wait for all work before it, so there it is done rarely.
         self.check_every = 1 if self.device.type == "cpu" and self.world_size == 1 else 50
@@ -137,11 +101,11 @@ class TrainingRun:
     def _build(self) -> None:
         """What steps need: optimisers, scaler, and the mode of every part of the model."""
         model = self.model.to(self.device)
-        self.steps_per_epoch = count_batches("train_batches", self.train_batches)
+        self.steps_per_epoch = _count("train_batches", self.train_batches)
         if self.val_batches is not None:
-            count_batches("val_batches", self.val_batches)
+            _count("val_batches", self.val_batches)
         self.optimizers = build_optimizers(model, self.config)
-        self.optimizer = Together(self.optimizers)
+        self.optimizer: Any = Together(self.optimizers)
         groups = self.optimizer.param_groups
         self.shares = [group["lr"] / self.config.lr for group in groups]
         self.parameters = [p for group in groups for p in group["params"]]
@@ -159,7 +123,6 @@ class TrainingRun:
         """What must be the same for a checkpoint to belong to this run."""
         inner = unwrap(self.model)
         architecture: Any = getattr(inner, "config", None)
-        data = (self.train_batches, self.val_batches)
         return {
             "config": self.config.to_dict(),
             "steps_per_epoch": self.steps_per_epoch,
@@ -169,8 +132,11 @@ class TrainingRun:
             "metric": describe_function(self.metric),
             "processes": self.world_size,
             "generators": len(self.generators),
-            "data": {n: digest_data(d) for n, d in zip(("train", "val"), data, strict=True)},
-            "metadata": dict(self.metadata or {}),
+            "data": {
+                "train": digest_data(self.train_batches),
+                "val": digest_data(self.val_batches),
+            },
+            "metadata": self.metadata or {},
         }
 
     # --- beginning and end -------------------------------------------------------------------
@@ -181,54 +147,53 @@ class TrainingRun:
             self._build()
             # Each process draws its own drop path.
             set_seed((self.config.seed + self.rank) % 2**31)
-            found = False
-            if self.out is not None:
-                identity = self._identity()
-                out = Path(self.out)
-                self.checkpoint = Checkpoint(out, identity, self.optimizers, self.scaler)
-                found = self._open_folder(self.checkpoint.path, stack)
-            if self.checkpoint is not None and found:
-                self._resume(self.checkpoint)
-            else:
+            if not self._resumed(stack):
                 first = snapshot(self.model)
                 self.state = State(first, average=first if self.config.ema else None)
                 self._write()
             if self.state.average is not None:
                 self.average = WeightAverage(self.model, self.config.ema)
                 self.average.model.load_state_dict(self.state.average)
-            stack.enter_context(sigterm_as_ctrl_c())
+            # Schedulers and `kill` end a process by SIGTERM; a handler of the user's own stays.
+            free = threading.current_thread() is threading.main_thread()
+            if free and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                stack.callback(signal.signal, signal.SIGTERM, signal.SIG_DFL)
             self.stack = stack.pop_all()
         return self
 
-    def _open_folder(self, path: Path, stack: contextlib.ExitStack) -> bool:
-        """Whether the folder holds a checkpoint; until the end it is this run's alone."""
-        busy = None
-        if self.main:
+    def _resumed(self, stack: contextlib.ExitStack) -> bool:
+        """Read the checkpoint in `out`, if there is one; until the end the folder is this run's."""
+        if self.out is None:
+            return False
+        self.checkpoint = Checkpoint(self.out, self._identity(), self.optimizers, self.scaler)
+        path, busy = self.checkpoint.path, None
+        if self.rank == 0:
             try:
                 stack.enter_context(lock_folder(path.parent))
             except BlockingIOError as error:
                 busy = error
-        found = torch.tensor([float(path.exists()), float(busy is not None)], device=self.device)
+        seen = torch.tensor([float(path.exists()), float(busy is not None)], device=self.device)
         if self.world_size > 1:
             # Rank 0 may have begun to write what another process would take for an earlier run.
-            torch.distributed.broadcast(found, 0)
-        if found[1]:
+            torch.distributed.broadcast(seen, 0)
+        if seen[1]:
             raise busy or BlockingIOError(f"another run is writing to {path.parent}.")
-        return bool(found[0])
-
-    def _resume(self, checkpoint: Checkpoint) -> None:
-        if not self.resume:
+        if seen[0] and not self.resume:
             raise FileExistsError(
-                f"{checkpoint.path} already holds a run: resume it, or choose another out folder."
+                f"{path} already holds a run; resume it, or choose another out folder."
             )
-        self.state, drawn = checkpoint.read(self.model, self.rank)
-        unpack_random(*drawn, self.device, self.generators)
-        if self.main and getattr(self.train_batches, "persistent_workers", False):
-            warnings.warn(
-                "the random numbers of persistent workers cannot be put back, so this resumed run "
-                "repeats the unbroken one only roughly; persistent_workers=False makes it exact.",
-                stacklevel=4,
-            )
+        if seen[0]:
+            self.state, drawn = self.checkpoint.read(self.model, self.rank)
+            unpack_random(drawn, self.device, self.generators)
+            if self.rank == 0 and getattr(self.train_batches, "persistent_workers", False):
+                warnings.warn(
+                    "the random numbers of persistent workers cannot be put back, so this run "
+                    "repeats the unbroken one only roughly; persistent_workers=False makes it "
+                    "exact.",
+                    stacklevel=5,
+                )
+        return bool(seen[0])
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         with self.stack:
@@ -239,7 +204,7 @@ class TrainingRun:
                 raise TrainingInterrupted(self._where_stopped()) from error
 
     def _where_stopped(self) -> str:
-        done, planned = len(self.history), self.config.epochs
+        done = len(self.history)
         where = f"after epoch {done}" if done > self.epoch else f"in epoch {self.epoch + 1}"
         kept, held = "nothing is on disk", "the weights as they were"
         if self.checkpoint is not None:
@@ -248,7 +213,7 @@ class TrainingRun:
             kept = f"what {count} finished {epochs} reached is in {path}, to be resumed"
         if done:
             held = f"the weights of epoch {self.history.best['epoch']}"
-        return f"stopped {where} of {planned}; {kept}; the model holds {held}."
+        return f"stopped {where} of {self.config.epochs}; {kept}; the model holds {held}."
 
     @property
     def history(self) -> History:
@@ -267,14 +232,17 @@ class TrainingRun:
         self.started, self.processor = time.perf_counter(), time.process_time()
         # A DataLoader over several processes has it on its sampler.
         for part in (self.train_batches, getattr(self.train_batches, "sampler", None)):
-            set_epoch = getattr(part, "set_epoch", None)
-            if set_epoch is not None:
-                set_epoch(self.epoch)
+            getattr(part, "set_epoch", lambda epoch: None)(self.epoch)
         for module, training in self.modes:
             module.training = training
         self.totals = Totals(self.device)
-        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
-        bar = progress_bar(self.train_batches, self.steps_per_epoch, title, self.prints)
+        bar = tqdm(
+            self.train_batches,
+            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
+            total=self.steps_per_epoch,
+            leave=False,
+            disable=None if self.prints else True,  # None: shown at a terminal, not in a log
+        )
         for index, batch in enumerate(bar):
             self.index = index
             yield check_batch(batch, self.device)
@@ -301,9 +269,8 @@ class TrainingRun:
             self.totals.add(value, score(self.metric, logits, targets), len(images))
         step = self.index + 1
         if step % self.check_every == 0:
-            mean, _, _ = self.totals.read(self.world_size)
             place = f"epoch {self.epoch + 1} by step {step} of {self.steps_per_epoch}"
-            self._check_finite(mean, f"training loss of {place}")
+            self._check_finite(self.totals.read(self.world_size)[0], f"training loss of {place}")
         return value
 
     def backward(self, value: Tensor) -> None:
@@ -313,9 +280,9 @@ class TrainingRun:
     def step(self) -> None:
         """Clip the gradients, step the optimisers, and let the average of weights follow."""
         if self.config.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)  # type: ignore[arg-type]
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
-        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
+        self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.model, self.steps_done)
@@ -326,9 +293,9 @@ class TrainingRun:
             return None
         # The wrapper would wait for processes whose share has one batch less.
         parallel = isinstance(self.model, nn.parallel.DistributedDataParallel)
-        judged = unwrap(self.model) if parallel else self.model
+        judged = self.average.model if self.average else self.model
         scores = evaluate(
-            self.average.model if self.average else judged,
+            unwrap(judged) if parallel else judged,
             self.val_batches,
             loss=self.val_loss,
             metric=self.metric,
@@ -341,7 +308,6 @@ class TrainingRun:
 
     def keep(self, scores: dict[str, float] | None) -> None:
         """Add the epoch's row to the history and write the checkpoint."""
-        finished = time.perf_counter()
         row: dict[str, Any] = {
             "epoch": self.epoch + 1,
             "train_loss": self.train_scores[0],
@@ -350,7 +316,7 @@ class TrainingRun:
             "val_accuracy": scores["accuracy"] if scores else None,
             "lr": self.rate,
             "train_seconds": round(self.trained - self.started, 3),
-            "seconds": round(finished - self.started, 3),
+            "seconds": round(time.perf_counter() - self.started, 3),
             # What the run would have taken by itself, where other work shared the machine.
             "cpu_seconds": round(time.process_time() - self.processor, 3),
         }
@@ -363,31 +329,30 @@ class TrainingRun:
             state.best = state.judged
         self._write()
         if self.prints:
-            print(describe(row, self.config.epochs), flush=True)
+            print(state.history.last_line(self.config.epochs), flush=True)
         if self.on_epoch is not None:
             self.on_epoch(row, self.model)
 
     def _write(self) -> None:
         if self.checkpoint is None:
             return
-        drawn: list[Any] = [pack_random(self.device, self.generators)]
+        own = pack_random(self.device, self.generators)
+        drawn: list[Any] = [own] * self.world_size
         if self.world_size > 1:
-            own, drawn = drawn[0], [None] * self.world_size
             torch.distributed.all_gather_object(drawn, own)
-        self.checkpoint.write(self.state, drawn, write=self.main)
+        self.checkpoint.write(self.state, drawn, write=self.rank == 0)
 
     # --- finite checks -----------------------------------------------------------------------
 
     def _check_epoch(self) -> None:
-        mean, accuracy, count = self.totals.read(self.world_size)
+        *self.train_scores, count = self.totals.read(self.world_size)
         if count == 0:
             raise ValueError(f"train_batches gave no batch in epoch {self.epoch + 1}.")
-        self._check_finite(mean, f"training loss of epoch {self.epoch + 1}")
+        self._check_finite(self.train_scores[0], f"training loss of epoch {self.epoch + 1}")
         # The last step can break the weights after the last loss was seen.
         finite = [full_tensor(p.detach().isfinite().all()) for p in self.parameters]
         if not all(torch.stack(finite).tolist()):
             self._check_finite(math.nan, f"weight left by epoch {self.epoch + 1}")
-        self.train_scores = mean, accuracy
 
     def _check_finite(self, value: float, what: str) -> None:
         """Where `value` is not finite, put the last good weights back and stop."""

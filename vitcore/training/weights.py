@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._inputs import shown
 from ..data.pixels import check_statistics, normalise
 from ..vit import ViT, ViTConfig
-from .arguments import checked, is_json, is_model, is_path, optional
+from .arguments import checked
 from .device import resolve_device, unwrap
 from .files import Weights, read_tensors, write_tensors
 
@@ -40,7 +40,7 @@ class LoadedModel:
         return normalise(images, self.mean, self.std)
 
 
-@checked(path=is_path, model=is_model, extra=optional(is_json))
+@checked
 def save_weights(
     path: str | os.PathLike[str],
     model: nn.Module,
@@ -107,7 +107,7 @@ def _some(names: Iterable[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-@checked(path=is_path)
+@checked
 def load_weights(
     path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
 ) -> LoadedModel:
@@ -146,23 +146,21 @@ def _check_shapes(path: Path, config: ViTConfig, weights: Weights) -> None:
     with torch.device("meta"):
         # A block has a dozen tensors; more blocks than tensors would take for ever to make.
         model = ViT(replace(config, depth=min(config.depth, len(weights))))
-    expected = model.state_dict()
-    if expected.keys() - weights.keys():
-        raise ValueError(f"{path} lacks the tensors {_some(expected.keys() - weights.keys())}.")
-    if weights.keys() - expected.keys():
-        raise ValueError(
-            f"{path} holds tensors that its configuration has no place for: "
-            f"{_some(weights.keys() - expected.keys())}."
-        )
-    for name, value in expected.items():
-        if weights[name].shape != value.shape:
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    if expected.keys() - found.keys():
+        raise ValueError(f"{path} lacks the tensors {_some(expected.keys() - found.keys())}.")
+    if found.keys() - expected.keys():
+        names = _some(found.keys() - expected.keys())
+        raise ValueError(f"{path} holds tensors that its configuration has no place for: {names}.")
+    for name, shape in expected.items():
+        if found[name] != shape:
             raise ValueError(
-                f"{name} in {path} has shape {tuple(weights[name].shape)}, but its configuration "
-                f"asks for {tuple(value.shape)}."
+                f"{name} in {path} has shape {found[name]}, but its configuration asks for {shape}."
             )
     # Fixed tables are not in the file; 2**24 numbers are the positions of images of 2,000 pixels.
     if sum(table.numel() for table in model.buffers()) > 2**24:
         raise ValueError(
-            f"the configuration in {path} asks for tables larger than any model of its size needs: "
+            f"the configuration in {path} asks for tables larger than any model of its size needs; "
             f"image_size is {config.image_size}, patch_size {config.patch_size}."
         )
