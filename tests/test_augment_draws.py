@@ -175,10 +175,10 @@ def test_the_boxes_of_cutmix():
     [
         (torch.tensor([0, 5]), "labels reach from 0 to 5; give class numbers from 0 to 4"),
         (torch.tensor([-1, 2]), "labels reach from -1 to 2"),
-        (torch.tensor([0, 1, 2]), r"labels is \(3,\); give class numbers \(2,\)"),
-        (torch.zeros(2), r"labels is \(2,\); give class numbers"),
-        (torch.zeros(2, 4), r"labels is \(2, 4\); give .* or shares \(2, 5\)"),
-        ([0, 1], "labels is list"),
+        (torch.tensor([0, 1, 2]), r"labels is tensor\(.*give class numbers \(2,\)"),
+        (torch.zeros(2), r"labels is tensor.*give class numbers"),
+        (torch.zeros(2, 4), r"labels is tensor.* or shares \(2, 5\)"),
+        ([0, 1], r"labels is \[0, 1\]; give"),
     ],
 )
 def test_labels_that_do_not_fit(labels, words):

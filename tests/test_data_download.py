@@ -44,7 +44,7 @@ from vitcore.data import (
 )
 from vitcore.data import load as loading
 from vitcore.data.download import workspace
-from vitcore.data.files import ARRAYS, _parse_idx
+from vitcore.data.known import ARRAYS, _parse_idx
 
 
 class Server:

@@ -103,5 +103,5 @@ def test_what_is_no_sketch(text):
 def test_what_is_no_split(split, error, words):
     with pytest.raises(error, match=words):
         sketch_images(split)
-    with pytest.raises(TypeError, match="uint8 images"):
+    with pytest.raises(TypeError, match="give uint8"):
         image_digests(torch.zeros(2, 1, 4, 4))

@@ -17,7 +17,7 @@ from vitcore.data import (
     _standin,
     load_dataset,
 )
-from vitcore.data.files import ARRAYS
+from vitcore.data.known import ARRAYS
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar100"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ def check_pictures(images: Any, generator: Any = None, **amounts: Any) -> None:
             "device."
         )
     for name, value in amounts.items():
-        if not isinstance(value, Tensor) or value.is_complex():
+        flags = isinstance(value, Tensor) and value.dtype == torch.bool and name != "which"
+        if not isinstance(value, Tensor) or value.is_complex() or flags:
             raise TypeError(f"{name} is {shown(value)}; give a tensor of real numbers.")
         shape = (len(images), *_COLUMNS.get(name, ()))
         if value.shape != shape or value.device != images.device:
@@ -60,11 +62,9 @@ def check_pictures(images: Any, generator: Any = None, **amounts: Any) -> None:
             )
 
 
-def check_share(name: str, value: Any) -> float:
-    """Raise one clear sentence unless ``value`` is a number from 0 to 1."""
-    if not 0 <= check_number(name, value) <= 1:
-        raise ValueError(f"{name} is {value}; give a number between 0 and 1.")
-    return float(value)
+check_share = partial(
+    check_number, fits=lambda number: 0 <= number <= 1, allowed="a number between 0 and 1"
+)
 
 
 def check_range(name: str, value: Any, least: float, most: float = math.inf) -> tuple[float, float]:
@@ -79,10 +79,7 @@ def check_range(name: str, value: Any, least: float, most: float = math.inf) -> 
 
 def check_affine(degrees: Any, translate: Any, scale: Any) -> tuple[float, float, float]:
     """Raise one clear sentence unless these are amounts that can be drawn up to."""
-    made = []
-    for name, value in (("degrees", degrees), ("translate", translate), ("scale", scale)):
-        made.append(check_number(name, value))
-        if made[-1] < 0 or (name == "scale" and made[-1] >= 1):
-            allowed = "a fraction from 0 to below 1" if name == "scale" else "zero or more"
-            raise ValueError(f"{name} is {value}; give {allowed}, the largest amount to draw.")
-    return made[0], made[1], made[2]
+    largest = "the largest amount to draw"
+    check = partial(check_number, fits=lambda n: 0 <= n < 3e38, allowed=f"zero or more, {largest}")
+    scale = check_number("scale", scale, lambda n: 0 <= n < 1, f"a fraction below 1, {largest}")
+    return check("degrees", degrees), check("translate", translate), scale

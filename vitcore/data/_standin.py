@@ -45,9 +45,7 @@ def _uniform(count: int, low: float, high: float, generator: torch.Generator) ->
     return low + (high - low) * torch.rand(count, generator=generator)
 
 
-# --------------------------------------------------------------------------------------------------
 # Digits: strokes in a box from -1 to 1, x to the right, y down
-# --------------------------------------------------------------------------------------------------
 
 
 def _arc(
@@ -123,15 +121,10 @@ def _digits(labels: Tensor, generator: torch.Generator) -> Tensor:
 # --------------------------------------------------------------------------------------------------
 
 # Sky blue, orange, bluish green, purple and yellow: apart for colour-blind readers too.
-_COLOURS = torch.tensor(
-    [
-        [0.34, 0.71, 0.91],
-        [0.90, 0.45, 0.05],
-        [0.0, 0.55, 0.35],
-        [0.75, 0.35, 0.75],
-        [0.95, 0.9, 0.2],
-    ]
-)
+_RED_GREEN_BLUE = [
+    (0.34, 0.71, 0.91), (0.90, 0.45, 0.05), (0.0, 0.55, 0.35), (0.75, 0.35, 0.75), (0.95, 0.9, 0.2),
+]  # fmt: skip
+_COLOURS = torch.tensor(_RED_GREEN_BLUE)
 
 
 def _outlines() -> Tensor:

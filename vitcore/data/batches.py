@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .._inputs import check_flag, check_positive, check_whole, shown
@@ -56,16 +57,12 @@ class Batches:
         images, labels = check_split(split)
         self.mean, self.std = check_statistics(mean, std, images.shape[1])
         self.batch_size = check_positive("batch_size", batch_size)
-        self.shuffle, self.drop_last = (
-            check_flag("shuffle", shuffle),
-            check_flag("drop_last", drop_last),
-        )
+        self.shuffle = check_flag("shuffle", shuffle)
+        self.drop_last = check_flag("drop_last", drop_last)
         self.seed = check_seed(seed)
         for name, change in (("augment", augment), ("mix", mix)):
             if change is not None and not callable(change):
-                raise TypeError(
-                    f"{name} is {shown(change)}; give a function or None, see build_{name}."
-                )
+                raise TypeError(f"{name} is {shown(change)}; give a function or None.")
         self.augment, self.mix = augment, mix
         if not isinstance(sizes, (list, tuple)):
             raise TypeError(f"sizes is {shown(sizes)}; give a list of whole numbers of pixels.")
@@ -91,10 +88,9 @@ class Batches:
     @property
     def num_images(self) -> int:
         """How many images an epoch of this rank has."""
-        whole = len(self.labels)
         if self.drop_last:
             return len(self) * self.batch_size
-        return len(range(self.rank, whole, self.world_size))
+        return len(range(self.rank, len(self.labels), self.world_size))
 
     def __len__(self) -> int:
         if self.drop_last:
@@ -114,13 +110,11 @@ class Batches:
 
     def order(self) -> Tensor:
         """The positions of this rank's images in the split, in the order of this epoch."""
-        count = len(self.labels)
+        positions = torch.arange(len(self.labels))
         if self.shuffle:
             # Drawn on the CPU, so that every device goes through the images in the same order.
             generator = torch.Generator().manual_seed(self._state(self.seed, self.epoch))
-            positions = torch.randperm(count, generator=generator)
-        else:
-            positions = torch.arange(count)
+            positions = torch.randperm(len(positions), generator=generator)
         return positions[self.rank :: self.world_size][: self.num_images]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -145,14 +139,7 @@ class Batches:
                 changed = self.augment(changed, self._generator)
             if self.mix is not None:
                 changed, labels = self.mix(changed, labels, self._generator)
-            if self.sizes:
-                changed = self._resize(changed, self.sizes[min(epoch, len(self.sizes) - 1)])
+            size = self.sizes[min(epoch, len(self.sizes) - 1)] if self.sizes else None
+            if size is not None and changed.shape[-2:] != (size, size):
+                changed = F.interpolate(changed, (size, size), mode="bilinear", antialias=True)
             yield (changed - self._mean).div_(self._std), labels
-
-    @staticmethod
-    def _resize(images: Tensor, size: int) -> Tensor:
-        if images.shape[-2:] == (size, size):
-            return images
-        return torch.nn.functional.interpolate(
-            images, size=(size, size), mode="bilinear", antialias=True
-        )

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from .._inputs import check_positive, shown, to_pair
 from ._inputs import check_path
-from .files import claimed_bytes
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm",
@@ -56,7 +56,8 @@ def decode(path: Path) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Pillow and NumPy let through whatever a damaged file provokes
-        raise ValueError(f"{path} cannot be read as an image: {error or type(error)}") from error
+        reason = shown(str(error))[1:-1]
+        raise ValueError(f"{path} cannot be read as an image: {reason}") from error
 
 
 def _read_array(path: Path) -> np.ndarray:
@@ -113,6 +114,21 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     raise ValueError(
         f"its values have the type {values.dtype}: store uint8, uint16 or floating point in [0, 1]"
     )
+
+
+def claimed_bytes(file: IO[bytes]) -> int:
+    """How long a .npy file has to be for the array that its header announces.
+
+    Looked at before anything is read: memory for the array is taken before its values are missed.
+    """
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
+    else:
+        raise ValueError(f"its format {version} is that of tables")
+    return file.tell() + math.prod(shape) * dtype.itemsize
 
 
 def fit_image(

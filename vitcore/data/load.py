@@ -19,8 +19,7 @@ from ._inputs import check_path, check_seed
 from .content import digest_images, fingerprint, held_out, ranks
 from .dataset import ImageDataset, Source, Split
 from .download import DataUnavailableError, cache_dir, checksum, fetch, store, workspace
-from .files import parse_raw, read_npz
-from .known import FILES, KNOWN, MIRRORS, Known
+from .known import FILES, KNOWN, MIRRORS, Known, parse_raw, read_npz
 from .pixels import histograms, statistics, to_tensor
 
 

@@ -24,25 +24,22 @@ Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
 def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
     """Class numbers (B,) as distributions (B, K); soft labels stay."""
     count = len(images)
-    if isinstance(labels, Tensor) and labels.device != images.device:
-        raise ValueError(f"labels is on {labels.device}; give it on {images.device}.")
-    whole = isinstance(labels, Tensor) and not (labels.is_floating_point() or labels.is_complex())
-    if whole and labels.shape == (count,):
-        # Reading them back from a GPU would make the loop wait.
-        if labels.device.type == "cpu" and count:
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= num_classes:
-                raise ValueError(
-                    f"labels reach from {low} to {high}; give class numbers from 0 to "
-                    f"{num_classes - 1}, or another num_classes."
-                )
-        return F.one_hot(labels.long(), num_classes).to(images.dtype)
-    if isinstance(labels, Tensor) and labels.shape == (count, num_classes):
+    tensor = isinstance(labels, Tensor) and labels.device == images.device
+    if tensor and labels.shape == (count, num_classes) and not labels.is_complex():
         return labels.to(images.dtype)
-    given = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-    raise ValueError(
-        f"labels is {given}; give class numbers ({count},) or shares ({count}, {num_classes})."
-    )
+    if not tensor or labels.shape != (count,) or labels.dtype.is_floating_point:
+        raise ValueError(
+            f"labels is {shown(labels)}; give class numbers ({count},) or shares ({count}, "
+            f"{num_classes}) on {images.device}."
+        )
+    if labels.device.type == "cpu" and count:  # reading from a GPU would make the loop wait
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            raise ValueError(
+                f"labels reach from {low} to {high}; give class numbers from 0 to "
+                f"{num_classes - 1}, or another num_classes."
+            )
+    return F.one_hot(labels.long(), num_classes).to(images.dtype)
 
 
 def _check_targets(images: Tensor, targets: Any) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import shown
+from .._inputs import check_images
 from .dataset import Split, check_split
 
 SKETCH_SIZE = 1536  # digests in a sketch: 16 KB of text
@@ -26,8 +26,9 @@ def image_digests(images: Tensor) -> np.ndarray:
 
     Equal images have equal digests, whatever their label and place; 4 microseconds an image.
     """
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
-        raise TypeError(f"images is {shown(images)}; give uint8 images (N, C, H, W).")
+    check_images(images, floating=False)
+    if images.dtype != torch.uint8 or images.is_meta:
+        raise TypeError(f"images is {images.dtype} on {images.device}; give uint8 (N, C, H, W).")
     shape = repr(tuple(images.shape[1:])).encode()
     digests = bytearray()
     for image in images.cpu().numpy():
