@@ -737,7 +737,7 @@ def test_values_that_do_not_fit(call, words):
         (lambda: ViTConfig.from_dict([("dim", 3)]), ("[('dim', 3)]",)),
         (lambda: ViTConfig.from_dict({3: 4}), ("option 3",)),
         (lambda: ViTConfig(attention_options={"a": {1}}).to_json(), ("not JSON", "set")),
-        (lambda: small_vit().forward_with(small_images(), [3]), ("capture has 3", "names")),
+        (lambda: small_vit().forward_with(small_images(), [3]), ("capture is [3]", "names")),
         (lambda: small_vit().forward_with(small_images(), None), ("capture is None", "list")),
         (lambda: small_vit().forward_with(small_images(), 3), ("capture is 3",)),
         (lambda: small_vit().forward_with(small_images(), np.array(3)), ("capture is array(3)",)),

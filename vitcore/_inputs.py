@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What refuses bad input for the model core: what was given and what is allowed, in one sentence.
 
-A check that a value passes returns it as Python's own int, float or bool: NumPy's do as well.
+A check that a value passes gives it back as Python's own int, float or bool.
 """
 
 from __future__ import annotations
@@ -40,43 +40,20 @@ def in_example(size: Any) -> int:
         return int(size)
 
 
-def _is_whole(value: object) -> bool:
-    return is_open(value) or (isinstance(value, Integral) and not isinstance(value, bool))
-
-
-def to_pair(image_size: Any, name: str = "image_size") -> tuple[int, int]:
-    """Give ``image_size`` as (height, width) in pixels; an int stands for a square image.
-
-    Raises TypeError if it is neither an int nor a pair of ints, ValueError for a side below one.
-    """
-    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
-    if len(sides) != 2 or not all(map(_is_whole, sides)):
-        raise TypeError(f"{name} is {shown(image_size)}; give an int or a pair (height, width).")
-    if not all(is_open(side) or 1 <= side <= LARGEST for side in sides):
-        raise ValueError(f"{name} is {image_size!r}; give sides from 1 to {LARGEST}.")
-    height, width = (side if is_open(side) else int(side) for side in sides)
-    return height, width
-
-
-def check_size(name: str, value: Any) -> int | tuple[int, int]:
-    """Raise one clear sentence unless ``value`` is the size of an image, as an int or a pair."""
-    pair = to_pair(value, name)
-    return pair if isinstance(value, (tuple, list)) else pair[0]
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_whole(name: str, value: Any, least: int = 0) -> int:
     """Raise one clear sentence unless ``value`` is a whole number of at least ``least``."""
-    if not _is_whole(value):
-        raise TypeError(f"{name} is {shown(value)}; give a whole number.")
     if is_open(value):
         return value
+    if not _is_whole(value):
+        raise TypeError(f"{name} is {shown(value)}; give a whole number.")
     if not least <= value <= LARGEST:
         limit = f"at least {least}" if value < least else f"at most {LARGEST}"
         raise ValueError(f"{name} is {value}; give a whole number of {limit}.")
     return int(value)
-
-
-check_positive = partial(check_whole, least=1)
 
 
 def check_number(
@@ -93,17 +70,19 @@ def check_number(
     return float(value)
 
 
+def _check_kind(name: str, value: Any, kind: Any, allowed: str) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {shown(value)}; give {allowed}.")
+    return value if isinstance(value, bool) else dict(value)
+
+
+check_positive = partial(check_whole, least=1)
 check_above_zero = partial(check_number, fits=lambda v: 0 < v < 3.4e38, allowed="a positive number")
 check_rate = partial(
     check_number, fits=lambda v: 0 <= v < 1, allowed="a probability from 0 up to, not including, 1"
 )
-
-
-def check_flag(name: str, value: Any) -> bool:
-    """Raise one clear sentence unless ``value`` is True or False."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{name} is {shown(value)}; give True or False.")
-    return value
+check_flag = partial(_check_kind, kind=bool, allowed="True or False")
+check_mapping = partial(_check_kind, kind=Mapping, allowed="a dict of options by name")
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
@@ -111,6 +90,20 @@ def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} is {shown(value)}; give one of {', '.join(map(repr, allowed))}.")
     return value
+
+
+def to_pair(image_size: Any, name: str = "image_size") -> tuple[int, int]:
+    """Give ``image_size`` as (height, width) in pixels; an int stands for a square image.
+
+    Raises TypeError if it is neither an int nor a pair of ints, ValueError for a side below one.
+    """
+    sides = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
+    if len(sides) != 2 or not all(is_open(s) or _is_whole(s) for s in sides):
+        raise TypeError(f"{name} is {shown(image_size)}; give an int or a pair (height, width).")
+    if not all(is_open(side) or 1 <= side <= LARGEST for side in sides):
+        raise ValueError(f"{name} is {image_size!r}; give sides from 1 to {LARGEST}.")
+    height, width = (side if is_open(side) else int(side) for side in sides)
+    return height, width
 
 
 def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
@@ -121,27 +114,18 @@ def check_names(what: str, names: Iterable[Any], known: Iterable[str]) -> None:
         raise TypeError(f"{what} has no option {', '.join(unknown)}; {options}.")
 
 
-def check_mapping(name: str, value: Any) -> dict[str, Any]:
-    """Raise one clear sentence unless ``value`` is a mapping; return it as a dict of its own."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} is {shown(value)}; give a dict of options by name.")
-    return dict(value)
-
-
-def check_options(name: str, options: Any, cls: type, *given: Any, **named: Any) -> dict[str, Any]:
+def check_options(name: str, options: Any, cls: type, *given: Any, **named: Any) -> None:
     """Raise one clear sentence unless ``cls`` takes ``options`` beside what the model gives it."""
-    options = check_mapping(name, options)
     signature = inspect.signature(cls)
     taken = signature.bind_partial(*given, **named).arguments
     free = [p for p in signature.parameters.values() if p.name not in taken]
     wild = any(p.kind is p.VAR_KEYWORD for p in free)
-    odd = [o for o in options if o in taken or not wild]
+    odd = [option for option in check_mapping(name, options) if option in taken or not wild]
     check_names(f"{name}: {cls.__name__}", odd, [p.name for p in free])
     single = [p for p in free if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     missing = [p.name for p in single if p.default is p.empty and p.name not in options]
     if missing:
         raise TypeError(f"{name} lacks {missing[0]!r}; {cls.__name__} cannot be made without.")
-    return options
 
 
 def check_images(images: Any, channels: int | None = None, floating: bool = True) -> None:

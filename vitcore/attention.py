@@ -44,10 +44,7 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attend with the two matrix products written out: (..., N, d), (..., M, d) twice.
-
-    Raises TypeError, ValueError for tensors that do not fit each other.
-    """
+    """Attend with both products written out, (..., N, d), (..., M, d) twice; raises as above."""
     check_heads(q, k, v)
     return attention_weights(q, k) @ v
 
@@ -55,8 +52,7 @@ def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def prefers_explicit(q: Tensor) -> bool:
     """Say whether written-out attention is the faster one for queries like ``q``.
 
-    On a CPU in bfloat16 the fused kernel takes three to seven times as long as the two products;
-    in float32, and on a GPU, the fused kernel wins.
+    In bfloat16 on a CPU the fused kernel takes three to seven times as long; elsewhere it wins.
     """
     return q.device.type == "cpu" and q.dtype == torch.bfloat16
 
@@ -93,11 +89,8 @@ class Attention(nn.Module):
         super().__init__()
         dim, heads = check_positive("dim", dim), check_positive("heads", heads)
         if dim % heads:
-            fitting = max(h for h in range(1, min(heads, dim) + 1) if dim % h == 0)
-            raise ValueError(
-                f"dim {dim} does not divide into {heads} heads; choose heads that divide dim, "
-                f"such as {fitting}."
-            )
+            fits = max(h for h in range(1, min(heads, dim) + 1) if dim % h == 0)
+            raise ValueError(f"dim {dim} does not divide into {heads} heads; give such as {fits}.")
         self.heads = heads
         self.kernel = check_choice("kernel", kernel, ("auto", "fused", "explicit"))
         self.qkv = nn.Linear(dim, 3 * dim, bias=check_flag("qkv_bias", qkv_bias))

@@ -63,9 +63,8 @@ class LayerScale(nn.Module):
 class DropPath(nn.Module):
     """Leave a whole branch out for some images of the batch while training.
 
-    A branch is left out with probability ``rate``, one draw per image, and the ones kept are
-    divided by 1 - rate, so that the mean stays. When evaluating it does nothing.
-
+    One draw per image leaves it out with probability ``rate``; what is kept is divided by
+    1 - rate, so that the mean stays. When evaluating it does nothing.
     Raises TypeError, ValueError if ``rate`` is not a number in [0, 1).
     Source: Huang et al. (2016), "Deep networks with stochastic depth".
     """
@@ -122,10 +121,8 @@ class Block(nn.Module):
                 f"mlp_ratio is {mlp_ratio}; give one that leaves a hidden unit, such as 4."
             )
         make_attention = ATTENTIONS[inputs.check_choice("attention", attention, ATTENTIONS)]
-        options = {} if attention_options is None else attention_options
-        options = inputs.check_options(
-            "attention_options", options, make_attention, dim, heads, qkv_bias=qkv_bias
-        )
+        given, options = (make_attention, dim, heads), attention_options or {}
+        inputs.check_options("attention_options", options, *given, qkv_bias=qkv_bias)
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)

@@ -50,13 +50,10 @@ def sincos_positions_1d(length: int, dim: int) -> Tensor:
 def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
     """Make the fixed table for a grid of patches: half of D for the column, half for the row.
 
-    Args:
-        grid: (rows, columns) of patches.
-        dim: D, divisible by 4 (a sine and a cosine for each of the two directions).
-
-    Returns (rows · columns, D), float32, row by row; the first half of each row of the table
-    encodes the column and the second half the row, as in MAE.
-    Raises TypeError, ValueError if a size is not a positive int or ``dim`` not divisible by 4.
+    A ``grid`` of (rows, columns) gives (rows · columns, D), float32, row by row; the first half of
+    each row of the table encodes the column and the second half the row, as in MAE.
+    Raises TypeError, ValueError if a size is not a positive int or ``dim`` (D) not divisible by 4,
+    for a sine and a cosine in each of the two directions.
     Source: He et al. (2022), appendix A.1; the order is that of the published code.
     """
     rows, cols = to_pair(grid, "grid (rows, columns)")
@@ -93,9 +90,8 @@ def resize_positions(
         new_grid: (rows, columns) wanted; neither needs to be square.
         prefix_tokens: how many rows at the start belong to no patch.
 
-    Returns the table for ``new_grid``, in the shape and type that it came in.
-    Raises TypeError, ValueError if the table does not hold the rows of ``old_grid`` and the prefix,
-    or a size does not fit.
+    Returns the table for ``new_grid``, in the shape and type that it came in. Raises TypeError,
+    ValueError for sizes that do not fit, or a table of other rows than grid and prefix.
     Source: Dosovitskiy et al. (2021), section 3.2, on fine-tuning at higher resolution.
     """
     rows, cols = old_grid = to_pair(old_grid, "old_grid")
@@ -107,9 +103,8 @@ def resize_positions(
     sizes = [in_example(size) for size in batched.shape]
     if len(sizes) != 3 or sizes[:2] != [1, need] or sizes[2] < 1:
         raise ValueError(
-            f"the position table has shape {tuple(table.shape)}, but a grid of {rows} x {cols} "
-            f"patches and {prefix_tokens} prefix tokens need {need} rows; give the grid and the "
-            "prefix tokens that the table was made with."
+            f"the position table has shape {tuple(table.shape)}, but {rows} x {cols} patches and "
+            f"{prefix_tokens} prefix tokens need {need} rows; give what it was made with."
         )
     if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # knows no such resizing
         new_grid = in_example(new_grid[0]), in_example(new_grid[1])

@@ -15,8 +15,7 @@ from ._inputs import T, check_device, check_images, check_positive, in_example, 
 def patch_grid(image_size: int | tuple[int, ...], patch_size: int) -> tuple[int, int]:
     """Count the (rows, columns) of patches in an image of ``image_size`` pixels.
 
-    Raises TypeError, ValueError if a size is not a positive int (or, for the image, a pair of
-    them), or the image does not divide into whole patches.
+    Raises TypeError, ValueError for sizes that are not positive ints or that do not divide.
     """
     height, width = to_pair(image_size)
     patch_size = check_positive("patch_size", patch_size)
@@ -41,11 +40,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     (channel, row, column), the order in which a convolution stores its kernel, so that a linear
     map on these rows is the convolution of :class:`PatchEmbed`.
 
-    Args:
-        images: (B, C, H, W) of any type; H and W may differ.
-        patch_size: P, the side of a patch in pixels; it divides H and W.
-
-    Returns (B, N, C·P·P) with N = H/P · W/P.
+    Images (B, C, H, W) of any type and patches of P pixels give (B, N, C·P·P), N = H/P · W/P.
     Raises TypeError, ValueError if the images have not four axes or do not divide into patches.
     Source: Dosovitskiy et al. (2021), section 3.1: x in R^(H·W·C) becomes x_p in R^(N·(P²·C)).
     """
@@ -58,12 +53,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int]) -> Tensor:
     """Put patches back together into images: the inverse of :func:`patchify`.
 
-    Args:
-        tokens: (B, N, C·P·P), as :func:`patchify` gives them.
-        patch_size: P, in pixels.
-        image_size: H = W in pixels, or the pair (H, W).
-
-    Returns (B, C, H, W).
+    Tokens (B, N, C·P·P), patches of P pixels and a size (H, W) or H = W give (B, C, H, W).
     Raises TypeError, ValueError if the number or length of the tokens does not fit the sizes.
     """
     rows, cols = patch_grid(image_size, patch_size)
@@ -72,9 +62,8 @@ def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int
         raise TypeError(f"tokens is a {type(tokens).__name__}; give a torch tensor (B, N, C·P·P).")
     if tokens.ndim != 3 or tokens.shape[1] != rows * cols or tokens.shape[2] % area:
         raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}, but an image of {rows * patch_size} x "
-            f"{cols * patch_size} pixels in patches of {patch_size} is (B, {rows * cols}, "
-            f"C * {area}); give the patch_size and image_size it was cut with."
+            f"tokens has shape {tuple(tokens.shape)}, but {rows} x {cols} patches of {patch_size} "
+            f"are (B, {rows * cols}, C * {area}); give the sizes that they were cut with."
         )
     pattern = "b (rows cols) (c p1 p2) -> b c (rows p1) (cols p2)"
     return rearrange(tokens, pattern, rows=rows, p1=patch_size, p2=patch_size)

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from . import _inputs as inputs
+from ._inputs import to_pair
 from .attention import ATTENTIONS, Record
 from .blocks import NORM_EPS, Block
 from .embeddings import TokenLayout, resize_positions, same_grid, sincos_positions_2d
 from .patches import PATCH_EMBEDS
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "image_size": inputs.check_size,
+    "image_size": lambda name, v: to_pair(v) if isinstance(v, (tuple, list)) else to_pair(v)[0],
     **dict.fromkeys(("patch_size", "in_channels", "dim", "depth", "heads"), inputs.check_positive),
     **dict.fromkeys(("num_classes", "registers"), inputs.check_whole),
     **dict.fromkeys(("qkv_bias", "class_token", "class_position"), inputs.check_flag),
@@ -118,15 +119,13 @@ FIELDS = tuple(f.name for f in fields(ViTConfig))
 class ViT(nn.Module):
     """The Vision Transformer, with timm's parameter names.
 
-    Make it from a configuration, from options, or from both: ``ViT(config)``,
-    ``ViT(image_size=32, patch_size=4, ...)``, ``ViT(config, num_classes=10)``. The options are
-    the fields of :class:`ViTConfig`.
+    Make it from a configuration, from its fields as options, or from both: ``ViT(config)``,
+    ``ViT(image_size=32, patch_size=4, ...)``, ``ViT(config, num_classes=10)``.
 
     Linear maps and the patch projection start from a normal distribution of standard deviation
-    ``init_std`` (0.02) truncated at two of them, the head, class and register tokens and positions
-    from the same with 0.02, biases at zero, norms at the identity; a module that has a
-    ``reset_parameters`` of its own starts as that says. There are no persistent buffers:
-    ``state_dict`` holds parameters alone.
+    ``init_std`` truncated at two of them, the head, class and register tokens and positions from
+    the same with 0.02, biases at zero, norms at the identity; a module with ``reset_parameters``
+    of its own as that says. There are no persistent buffers: weights are parameters alone.
 
     Raises TypeError, ValueError: one sentence on the first option that does not fit.
     Source: Dosovitskiy et al. (2021), equations 1 to 4.
@@ -204,11 +203,8 @@ class ViT(nn.Module):
         return torch.cat([table.new_zeros(self._position_prefix(), self.config.dim), table])[None]
 
     def positions_for(self, grid: tuple[int, int]) -> Tensor | None:
-        """Give the position table for a grid of patches: (1, rows, D), or None without positions.
-
-        A learned table is resized where ``grid`` is not the model's own; sincos is made anew.
-        """
-        grid = inputs.to_pair(grid, "grid")
+        """Give the table (1, rows, D) for another grid: learned resized, sincos anew, else None."""
+        grid = to_pair(grid, "grid")
         if self.pos_embed is None or same_grid(grid, self.grid):
             return self.pos_embed
         if self.config.positions == "sincos":
@@ -245,9 +241,8 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Give logits (B, K) for images (B, C, H, W); pooled features (B, D) where K is 0.
 
-        Images of another floating-point type are converted to that of the model.
-        Raises TypeError, ValueError for images of another kind, number of axes or channels, or
-        that do not divide into patches.
+        Images of another floating-point type are converted to that of the model. Raises TypeError,
+        ValueError for other types, axes or channels, and for sizes that no patches divide.
         """
         return self.head(self.pool(self.forward_features(images)))
 
@@ -263,11 +258,7 @@ class ViT(nn.Module):
 
         Raises TypeError if ``capture`` is not a list of strings, ValueError for an unknown name.
         """
-        listed = isinstance(capture, Iterable) and not hasattr(capture, "ndim")
-        if isinstance(capture, str) or not listed:
-            given = inputs.shown(capture)
-            raise TypeError(f"capture is {given}; give a list of names, such as ['attention'].")
-        wanted = {name: self._parse_capture(name) for name in capture}
+        wanted = self._parse_captures(capture)
         layers: list[Record] = []
         x, layout = self.embed(images)
         once: dict[str, Tensor] = {"embedding": x}
@@ -285,21 +276,24 @@ class ViT(nn.Module):
                 captured[name] = layers[at][base] if at is not None else [r[base] for r in layers]
         return self.head(once["pooled"]), captured
 
-    def _parse_capture(self, name: str) -> tuple[str, int | None]:
-        """Split "attention.3" into its name and layer; raise one clear sentence if unknown."""
-        if not isinstance(name, str):
-            raise TypeError(f"capture has {inputs.shown(name)}; give names, such as 'attention'.")
-        base, _, layer = name.partition(".")
-        if name in CAPTURES_ONCE or name in CAPTURES_PER_LAYER:
-            return name, None
+    def _parse_captures(self, capture: Iterable[str]) -> dict[str, tuple[str, int | None]]:
+        """Give each name's base and layer, ("attention", 3) for "attention.3"; refuse the rest."""
+        listed = isinstance(capture, Iterable) and not hasattr(capture, "ndim")
+        names = list(capture) if listed else []
+        if isinstance(capture, str) or not listed or not all(isinstance(n, str) for n in names):
+            given = inputs.shown(capture)
+            raise TypeError(f"capture is {given}; give a list of names, such as ['attention'].")
         last = len(self.blocks) - 1
-        known = base in CAPTURES_PER_LAYER and layer.removeprefix("-").isdecimal()
-        if known and -last - 1 <= int(layer) <= last:
-            return base, int(layer) % (last + 1)
-        raise ValueError(
-            f"capture has {name!r}; give {', '.join((*CAPTURES_ONCE, *CAPTURES_PER_LAYER))}, of "
-            f"these all but the first three also for a layer from 0 to {last}, as in 'attention.0'."
-        )
+        known: dict[str, tuple[str, int | None]] = {}
+        for base in CAPTURES_PER_LAYER:
+            known |= {f"{base}.{at}": (base, at % (last + 1)) for at in range(-last - 1, last + 1)}
+        known |= {name: (name, None) for name in (*CAPTURES_ONCE, *CAPTURES_PER_LAYER)}
+        if odd := [name for name in names if name not in known]:
+            raise ValueError(
+                f"capture has {odd[0]!r}; give {', '.join(CAPTURES_ONCE)}, or for a layer from 0 "
+                f"to {last} or all of them, as in 'q.0' and 'q', {', '.join(CAPTURES_PER_LAYER)}."
+            )
+        return {name: known[name] for name in names}
 
 
 def _restore_sincos(model: ViT, _: object = None) -> None:
@@ -333,8 +327,5 @@ MODELS: dict[str, ViTConfig] = {
 
 
 def create_model(name: str, **options: Any) -> ViT:
-    """Make a named model, untrained, with some options changed.
-
-    Raises ValueError if ``name`` is not in ``MODELS``; TypeError, ValueError as :class:`ViT`.
-    """
+    """Make a model named in ``MODELS``, untrained, with some options changed; raises as ViT."""
     return ViT(MODELS[inputs.check_choice("model", name, MODELS)], **options)
