@@ -70,10 +70,18 @@ def check_number(
     return float(value)
 
 
-def _check_kind(name: str, value: Any, kind: Any, allowed: str) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{name} is {shown(value)}; give {allowed}.")
-    return value if isinstance(value, bool) else dict(value)
+def check_flag(name: str, value: Any) -> bool:
+    """Raise one clear sentence unless ``value`` is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {shown(value)}; give True or False.")
+    return value
+
+
+def check_mapping(name: str, value: Any) -> dict[str, Any]:
+    """Raise one clear sentence unless ``value`` is a mapping; return it as a dict of its own."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is {shown(value)}; give a dict of options by name.")
+    return dict(value)
 
 
 check_positive = partial(check_whole, least=1)
@@ -81,8 +89,6 @@ check_above_zero = partial(check_number, fits=lambda v: 0 < v < 3.4e38, allowed=
 check_rate = partial(
     check_number, fits=lambda v: 0 <= v < 1, allowed="a probability from 0 up to, not including, 1"
 )
-check_flag = partial(_check_kind, kind=bool, allowed="True or False")
-check_mapping = partial(_check_kind, kind=Mapping, allowed="a dict of options by name")
 
 
 def check_choice(name: str, value: Any, allowed: Iterable[str]) -> str:
