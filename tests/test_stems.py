@@ -10,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -95,6 +96,21 @@ def test_the_model_leaves_its_first_weights_alone():
     assert all(bias.abs().max() == 0 for bias in biases)
 
 
+def test_kernels_keep_the_size_of_values_through_a_relu():
+    """He et al. (2015), equation 10: a variance of 2 over the number of inputs."""
+    torch.manual_seed(0)
+    for conv in ConvStem(32, 8, 3, 256).convs:
+        wanted = (2 / conv.weight[0].numel()) ** 0.5
+        assert conv.weight.std().item() == pytest.approx(wanted, rel=0.05)
+
+
+def test_sizes_of_numpy_and_images_elsewhere():
+    stem = ConvStem(np.int64(32), np.int64(4), np.int64(3), np.int64(16), np.int64(8))
+    assert stem(torch.zeros(1, 3, 32, 32))[0].shape == (1, 64, 16)
+    with pytest.raises(ValueError, match="images is on meta, the model on cpu; move"):
+        stem(torch.zeros(1, 3, 32, 32, device="meta"))
+
+
 def test_gradients_reach_every_layer():
     model = ViT(**CONFIG, patch_embed="conv_stem")
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
@@ -130,14 +146,27 @@ def test_bad_images_and_options():
         ViT(**CONFIG, patch_embed="conv_stem", patch_embed_options={"width": 3})
 
 
-def test_the_package_knows_it_by_name_and_the_core_does_without(tmp_path):
+def import_copies(folder, stems=None):
+    """Import the core alone and with stems from a folder of their own; what Python prints."""
     program = "import alone, together; print(*alone.PATCH_EMBEDS, '-', *together.PATCH_EMBEDS)"
     core = ["__init__", "_inputs", "patches", "embeddings", "attention", "blocks", "vit"]
     for package, names in (("alone", core), ("together", [*core, "stems"])):
-        (tmp_path / package).mkdir()
+        (folder / package).mkdir()
         for name in names:
-            shutil.copy(f"{vitcore.__path__[0]}/{name}.py", tmp_path / package)
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False
+            shutil.copy(f"{vitcore.__path__[0]}/{name}.py", folder / package)
+    if stems is not None:
+        (folder / "together" / "stems.py").write_text(stems)
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=False
     )
+
+
+def test_the_package_knows_it_by_name_and_the_core_does_without(tmp_path):
+    done = import_copies(tmp_path)
     assert done.stdout.strip() == "linear - linear conv_stem", done.stderr
+
+
+def test_a_broken_stem_is_not_hidden(tmp_path):
+    done = import_copies(tmp_path, "import no_such_module")
+    assert "No module named 'no_such_module'" in done.stderr
+    assert done.returncode != 0
