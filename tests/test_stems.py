@@ -100,12 +100,14 @@ def test_kernels_keep_the_size_of_values_through_a_relu():
     """He et al. (2015), equation 10: a variance of 2 over the number of inputs."""
     torch.manual_seed(0)
     for conv in ConvStem(32, 8, 3, 256).convs:
+        assert isinstance(conv, torch.nn.Conv2d)
         wanted = (2 / conv.weight[0].numel()) ** 0.5
         assert conv.weight.std().item() == pytest.approx(wanted, rel=0.05)
 
 
 def test_sizes_of_numpy_and_images_elsewhere():
-    stem = ConvStem(np.int64(32), np.int64(4), np.int64(3), np.int64(16), np.int64(8))
+    sizes: list[Any] = [np.int64(size) for size in (32, 4, 3, 16, 8)]
+    stem = ConvStem(*sizes)
     assert stem(torch.zeros(1, 3, 32, 32))[0].shape == (1, 64, 16)
     with pytest.raises(ValueError, match="images is on meta, the model on cpu; move"):
         stem(torch.zeros(1, 3, 32, 32, device="meta"))

@@ -9,12 +9,7 @@ from importlib.util import find_spec
 
 from .attention import ATTENTIONS, Attention, register_attention
 from .blocks import Block, DropPath, LayerScale, Mlp
-from .embeddings import (
-    TokenLayout,
-    resize_positions,
-    sincos_positions_1d,
-    sincos_positions_2d,
-)
+from .embeddings import TokenLayout, resize_positions, sincos_positions_1d, sincos_positions_2d
 from .patches import PATCH_EMBEDS, PatchEmbed, patchify, register_patch_embed, unpatchify
 from .vit import MODELS, ViT, ViTConfig, create_model
 

@@ -41,9 +41,7 @@ def sincos_positions_1d(length: int, dim: int) -> Tensor:
     """
     length, dim = check_positive("length", length), check_positive("dim", dim)
     if dim % 2:
-        raise ValueError(
-            f"dim is {dim}, but every frequency takes a sine and a cosine; give an even dim."
-        )
+        raise ValueError(f"dim is {dim}; give an even one, for a sine and a cosine each.")
     return _sincos(torch.arange(length), dim).float()
 
 
@@ -59,10 +57,9 @@ def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
     rows, cols = to_pair(grid, "grid (rows, columns)")
     dim = check_positive("dim", dim)
     if dim % 4:
+        near = max(4, dim // 4 * 4)
         raise ValueError(
-            f"dim is {dim}, but two-dimensional sincos positions need a sine and a cosine for "
-            f"each direction; give a dim divisible by 4, such as {max(4, dim // 4 * 4)}, or "
-            "positions='learned'."
+            f"dim is {dim}; give one divisible by 4, such as {near}, or positions='learned'."
         )
     row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
     halves = [_sincos(col.flatten(), dim // 2), _sincos(row.flatten(), dim // 2)]

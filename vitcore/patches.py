@@ -89,12 +89,8 @@ class PatchEmbed(nn.Module):
 
     Kernel and stride are both P, so that every patch is seen once and by itself.
 
-    Args:
-        image_size: H = W in pixels, or (H, W); the size for which ``.grid`` holds.
-        patch_size: P, in pixels.
-        in_channels: C, the number of channels of an image.
-        dim: D, the width of the model.
-
+    ``image_size`` is H = W in pixels, or (H, W), for which ``.grid`` holds; ``patch_size`` P in
+    pixels, ``in_channels`` C of an image, ``dim`` D, the width of the model.
     Raises TypeError, ValueError for sizes that do not fit, when made and when called.
     Source: Dosovitskiy et al. (2021), equation 1: the patch embedding projection E.
     """

@@ -21,15 +21,12 @@ class ConvStem(nn.Module):
     give 8 x 8 tokens, as many as linear patches of that size, each of which sees 13 x 13 pixels.
 
     Args:
-        image_size: H = W in pixels, or (H, W); the size for which ``.grid`` holds.
+        image_size, in_channels: as of linear patches.
         patch_size: P, the pixels from one token to the next, a power of two from 2.
-        in_channels: C, the number of channels of an image.
         dim: D, the width of the model, and the channels of the last layer.
         hidden: the channels of the layers before; None for D / 2.
 
-    Raises:
-        TypeError, ValueError: for sizes that do not fit, when made and when called.
-
+    Raises TypeError, ValueError for sizes that do not fit, when made and when called.
     Source: Hassani et al. (2021), section 3.2; Xiao et al. (2021) on what it does for training.
     """
 
@@ -47,10 +44,7 @@ class ConvStem(nn.Module):
         self.grid = patch_grid(image_size, patch_size)
         patch_size = int(patch_size)
         if patch_size < 2 or patch_size & (patch_size - 1):
-            raise ValueError(
-                f"patch_size is {patch_size}, but every layer of the stem halves the image; give "
-                "a power of two from 2, such as 4."
-            )
+            raise ValueError(f"patch_size is {patch_size}; give a power of two from 2, such as 4.")
         self.patch_size = patch_size
         self.in_channels = in_channels
         depth = patch_size.bit_length() - 1
