@@ -12,6 +12,7 @@ from data_helpers import real
 from PIL import Image, ImageFilter
 
 from vitcore.data import read_digit, read_image
+from vitcore.data.paper import _paper
 from vitcore.training import load_weights, predict
 
 WEIGHTS = Path(__file__).parent.parent / "runs/mnist-seed0/model.safetensors"
@@ -135,3 +136,12 @@ def test_digits_that_are_mnist_s_already_stay_readable(tmp_path):
         images.append(read_digit(tmp_path / f"{number}.png").image)
     logits = predict(loaded.model, loaded.normalise(torch.stack(images)))
     assert (logits.argmax(1) == dataset.test.labels[:100]).float().mean() > 0.95
+
+
+def test_the_paper_s_light_is_found_under_ink_and_a_slope():
+    """One fit leans towards the ink; only the pixels that stay near the surface count."""
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 60), torch.linspace(-1, 1, 80), indexing="ij")
+    paper = 150 + 50 * x - 20 * y
+    page = paper.clone()
+    page[15:45, 45:60] -= 100
+    assert (_paper(page) - paper).abs().max() < 1
