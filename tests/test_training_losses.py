@@ -74,7 +74,7 @@ ONE_HOT = torch.eye(3, dtype=torch.long)[[0, 1, 2, 0, 1, 2]]
         (
             cross_entropy,
             torch.tensor([0, 1, 2, 3, 0, 1]),
-            "between 0 and 3.*from 0 to 2",
+            "between 0 and 3.*give 0 to 2",
         ),
         (cross_entropy, torch.tensor([0, 1, 2, -100, 0, 1]), "between -100 and 2"),
         (accuracy, ONE_HOT, "metric is label_accuracy"),

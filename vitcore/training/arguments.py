@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import numpy as np
 from torch import Tensor, nn
 
 from .. import _inputs as inputs
@@ -61,16 +62,13 @@ def kind_of(value: Tensor) -> str:
 is_tensor = of_kind(Tensor, "a torch tensor")
 
 
-def _logits(name: str, value: Any) -> Tensor:
-    if not is_tensor(name, value).is_floating_point() or value.ndim != 2 or 0 in value.shape:
-        raise ValueError(f"{name} is {kind_of(value)}; give floating point (B, K).")
-    return cast(Tensor, value)
-
-
-def _targets(name: str, value: Any) -> Tensor:
-    if is_tensor(name, value).is_complex():
-        raise ValueError(f"{name} is {kind_of(value)}; give real numbers.")
-    return cast(Tensor, value)
+def _scores(name: str, value: Any) -> Any:
+    logits = name == "logits"
+    fits = is_tensor(name, value).is_floating_point() and value.ndim == 2 and 0 not in value.shape
+    if (logits and not fits) or value.is_complex():
+        wanted = "floating point (B, K)" if logits else "real numbers"
+        raise ValueError(f"{name} is {kind_of(value)}; give {wanted}.")
+    return value
 
 
 def _betas(name: str, value: Any) -> tuple[float, float]:
@@ -95,20 +93,16 @@ def _json(name: str, value: Any) -> dict[str, Any]:
 
 def _batches(name: str, value: Any, again: bool = False) -> Any:
     several = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
-    several = several and not (again and isinstance(value, Tensor))
     once = again and hasattr(value, "__next__")
-    if once or not several or getattr(value, "ndim", 1) == 0:
+    wrong = not several or once or (isinstance(value, Tensor) and (again or not value.ndim))
+    if wrong or isinstance(value, np.generic):
         given = "a generator, which is empty after one epoch" if once else shown(value)
-        raise TypeError(
-            f"{name} is {given}; give pairs (images, targets) as a list, a DataLoader or "
-            "vitcore.data.Batches."
-        )
+        wanted = "pairs (images, targets) as a list, a DataLoader or vitcore.data.Batches"
+        raise TypeError(f"{name} is {given}; give {wanted}.")
     return value
 
 
 _not_negative = partial(check_number, fits=lambda x: 0 <= x < 3.4e38, allowed="0 or more")
-_model = of_kind(nn.Module, "a torch.nn.Module that turns images into logits")
-_function = of_kind(Callable, "a function")
 
 # By the names that arguments and settings have in all of vitcore.training.
 CHECKS: dict[str, Check] = {
@@ -119,7 +113,7 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("weight_decay", "warmup_epochs", "warmup_steps", "min_lr"), _not_negative),
     **dict.fromkeys(("step", "total_steps"), _not_negative),
     **dict.fromkeys(("compile", "resume", "progress"), inputs.check_flag),
-    **dict.fromkeys(("loss", "metric", "on_epoch"), _function),
+    **dict.fromkeys(("loss", "metric", "on_epoch"), of_kind(Callable, "a function")),
     **dict.fromkeys(("batches", "images"), _batches),
     **dict.fromkeys(("train_batches", "val_batches"), partial(_batches, again=True)),
     **dict.fromkeys(("path", "out"), _path),
@@ -128,8 +122,8 @@ CHECKS: dict[str, Check] = {
     "optimizer": partial(inputs.check_choice, allowed=OPTIMIZERS),
     "schedule": partial(inputs.check_choice, allowed=SCHEDULES),
     "precision": partial(inputs.check_choice, allowed=PRECISIONS),
-    "model": _model,
+    "model": of_kind(nn.Module, "a torch.nn.Module that turns images into logits"),
     "matrix": is_tensor,
-    "logits": _logits,
-    "targets": _targets,
+    "logits": _scores,
+    "targets": _scores,
 }

@@ -76,13 +76,11 @@ def _unpack(value: Any, tensors: Weights) -> Any:
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    numbered = {
-        int(index): {
-            key: shard_like(value, parameters[int(index)]) if isinstance(value, Tensor) else value
-            for key, value in own.items()
-        }
-        for index, own in state.items()
-    }
+    numbered = {}
+    for index, own in state.items():
+        like = parameters[int(index)]
+        shards = {k: shard_like(v, like) for k, v in own.items() if isinstance(v, Tensor)}
+        numbered[int(index)] = {**own, **shards}
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": numbered, "param_groups": groups})
 
@@ -209,18 +207,16 @@ class Checkpoint:
         to draw from. Raises ValueError, in one sentence, where it does not belong to this run."""
         tensors, metadata = read_tensors(self.path, "checkpoint")
         if metadata.get("format") != FORMAT:
-            raise ValueError(
-                f"{self.path} is not a checkpoint of this version of vitcore "
-                f"({metadata.get('format', 'no format named')}); choose another out folder."
-            )
+            given = metadata.get("format", "no format named")
+            wrong = f"{self.path} is not a checkpoint of this version of vitcore ({given})"
+            raise ValueError(f"{wrong}; choose another out folder.")
         packed = json.loads(metadata["content"])
         self._compare(packed["identity"])
         try:
             content = _unpack(packed, tensors)
         except KeyError as error:
-            raise ValueError(
-                f"{self.path} lacks the tensor {error}; choose another out folder."
-            ) from error
+            lacking = f"{self.path} lacks the tensor {error}"
+            raise ValueError(f"{lacking}; choose another out folder.") from error
         history = History(content["history"])
         state = State(content["model"], average=content["average"], history=history)
         self.best, self.epochs = content["best"], len(history)
@@ -243,10 +239,6 @@ class Checkpoint:
     def _compare(self, identity: dict[str, Any]) -> None:
         found = _differences(identity, self.identity)
         if found:
-            shown = "; ".join(found[:4])
-            if len(found) > 4:
-                shown += f"; and {len(found) - 4} more"
-            raise ValueError(
-                f"cannot resume {self.path}: {shown}; "
-                "go back to the earlier settings, or choose another out folder."
-            )
+            more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
+            mend = "go back to the earlier settings, or choose another out folder"
+            raise ValueError(f"cannot resume {self.path}: {'; '.join(found[:4])}{more}; {mend}.")

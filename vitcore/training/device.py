@@ -70,10 +70,8 @@ def distributed_rank(rank: int | None = None, world_size: int | None = None) -> 
     if rank >= world_size:
         raise ValueError(f"rank is {rank} of {world_size}; give 0 to world_size - 1.")
     if world_size > 1 and not active:
-        raise ValueError(
-            f"world_size is {world_size}, but torch.distributed is not initialised; "
-            "call init_process_group first, or start with torchrun."
-        )
+        wanted = "call init_process_group first, or start with torchrun"
+        raise ValueError(f"world_size is {world_size} without torch.distributed; {wanted}.")
     return rank, world_size
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._inputs import shown
 from .arguments import checked, is_tensor
 from .device import distributed_rank, resolve_device, resolve_precision
 from .losses import Loss, Metric, choose, mean_loss, score
@@ -50,10 +51,8 @@ def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
     is_tensor("the targets of a batch", targets)
     counts = [len(value) if value.ndim else 0 for value in (images, targets)]
     if counts[0] != counts[1] or not counts[0]:
-        raise ValueError(
-            f"a batch has {counts[0]} images and {counts[1]} targets; give one target for each "
-            "image, and no batch without images."
-        )
+        given = f"a batch has {counts[0]} images and {counts[1]} targets"
+        raise ValueError(f"{given}; give one target an image, and no batch without images.")
     return images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
 
 
@@ -62,11 +61,11 @@ def compute_logits(model: Callable[[Tensor], Any], images: Tensor, precision: st
     with torch.autocast(images.device.type, _LOW.get(precision), enabled=precision in _LOW):
         logits = model(images)
     if not isinstance(logits, Tensor) or logits.shape[:1] != images.shape[:1]:
-        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits)
-        raise TypeError(
-            f"the model returned {given} for {len(images)} images; wrap it so that it gives one "
-            "tensor of logits (B, K)."
+        given = (
+            f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else shown(type(logits))
         )
+        given += f" for {len(images)} images"
+        raise TypeError(f"the model returned {given}; wrap it to give one tensor of logits (B, K).")
     return logits.float()
 
 

@@ -41,12 +41,10 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    with contextlib.suppress(OSError):  # Windows cannot open a folder
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        folder = os.open(path.parent, os.O_RDONLY)  # Windows cannot open a folder
+        stack.callback(os.close, folder)
+        os.fsync(folder)
 
 
 @contextlib.contextmanager
@@ -64,10 +62,8 @@ def lock_folder(folder: Path) -> Iterator[None]:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise BlockingIOError(
-                    f"another run is writing to {folder}; wait for its end, or choose another out "
-                    "folder."
-                ) from error
+                busy = f"another run is writing to {folder}; wait for its end, or take another."
+                raise BlockingIOError(busy) from error
             except OSError:
                 pass
         for left in folder.glob(".*.safetensors.*.tmp"):
@@ -130,8 +126,5 @@ def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, d
     written = metadata.get(CHECKSUM)
     old = written is None and metadata.get("format") in (None, unchecked)
     if not old and written != checksum(tensors, metadata):
-        raise ValueError(
-            f"{path} is damaged, for its checksum is not that of what it holds; take another copy, "
-            "or train again."
-        )
+        raise ValueError(f"{path} is damaged, for its checksum differs; take another copy of it.")
     return tensors, metadata

@@ -21,6 +21,12 @@ def _refuse(what: str, targets: Tensor, logits: Tensor, wanted: str) -> ValueErr
     return ValueError(f"{got}; give {wanted}.")
 
 
+def _check_labels(what: str, targets: Tensor, logits: Tensor) -> None:
+    if targets.shape != logits.shape or targets.device != logits.device:
+        wanted = "one 0 or 1 per label, in the shape of the logits"
+        raise _refuse(what, targets, logits, wanted)
+
+
 @checked
 def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of logits (B, K), in nats.
@@ -44,20 +50,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
     if by_class and targets.device.type == "cpu":
         low, high, classes = int(targets.min()), int(targets.max()), logits.shape[1]
         if low < 0 or high >= classes:
-            raise ValueError(
-                f"the class numbers of a batch lie between {low} and {high}; give numbers from 0 "
-                f"to {classes - 1} to a model of {classes} classes."
-            )
-    wanted_type = targets if soft else targets.long()
-    return F.cross_entropy(logits, wanted_type, label_smoothing=label_smoothing)
+            given = f"class numbers of a batch lie between {low} and {high}"
+            raise ValueError(f"the {given}; give 0 to {classes - 1} to {classes} classes.")
+    targets = targets if soft else targets.long()
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
 @checked
 def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over images and labels of the yes-or-no cross-entropy: targets (B, K) of 0 and 1."""
-    if targets.shape != logits.shape or targets.device != logits.device:
-        wanted = "one 0 or 1 per label, in the shape of the logits"
-        raise _refuse("binary_cross_entropy", targets, logits, wanted)
+    _check_labels("binary_cross_entropy", targets, logits)
     smoothed = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, smoothed)
 
@@ -82,9 +84,7 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 @checked
 def label_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,): the share of an image's labels (B, K) that the sign of the logit gets right."""
-    if targets.shape != logits.shape or targets.device != logits.device:
-        wanted = "one 0 or 1 per label, in the shape of the logits"
-        raise _refuse("label_accuracy", targets, logits, wanted)
+    _check_labels("label_accuracy", targets, logits)
     return ((logits > 0) == (targets > 0.5)).float().mean(dim=1)
 
 

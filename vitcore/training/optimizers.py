@@ -33,15 +33,14 @@ def param_groups(
     trained = [(n, p) for n, p in unwrap(model).named_parameters() if p.requires_grad]
     if not trained:
         raise ValueError("the model has no parameter to train: all have requires_grad=False.")
-    taken = [(n, p) for n, p in trained if only is None or only(n, p)]
-    spared = [p.ndim <= 1 or any(part in n for part in NO_DECAY) for n, p in taken]
-    groups = [
-        {
-            "params": [p for (_, p), keep in zip(taken, spared, strict=True) if keep == exempt],
-            "weight_decay": decay,
-        }
-        for exempt, decay in ((False, weight_decay), (True, 0.0))
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": weight_decay},
+        {"params": [], "weight_decay": 0.0},
     ]
+    for name, parameter in trained:
+        if only is None or only(name, parameter):
+            exempt = parameter.ndim <= 1 or any(part in name for part in NO_DECAY)
+            groups[exempt]["params"].append(parameter)
     return [group for group in groups if group["params"]]
 
 

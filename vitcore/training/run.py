@@ -17,27 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .checkpoints import (
-    Checkpoint,
-    State,
-    describe_function,
-    digest_data,
-    find_generators,
-    restore,
-    snapshot,
-)
+from . import checkpoints, device
+from .checkpoints import Checkpoint, State, restore, snapshot
 from .config import History, TrainConfig
-from .device import (
-    distributed_rank,
-    full_tensor,
-    pack_random,
-    random_state_kept,
-    resolve_device,
-    resolve_precision,
-    set_seed,
-    unpack_random,
-    unwrap,
-)
+from .device import distributed_rank, resolve_device, resolve_precision, unwrap
 from .evaluation import Totals, check_batch, compute_logits, evaluate
 from .files import lock_folder
 from .losses import Loss, Metric, choose, mean_loss, score, with_smoothing
@@ -94,7 +77,7 @@ class TrainingRun:
         self.device = resolve_device(self.device_given)
         self.precision = resolve_precision(self.config.precision, self.device)
         self.prints = self.progress and self.rank == 0
-        self.generators = find_generators(self.train_batches, self.val_batches)
+        self.generators = checkpoints.find_generators(self.train_batches, self.val_batches)
         # Reading a number back makes a GPU wait for all work before it, so there it is done rarely.
         self.check_every = 1 if self.device.type == "cpu" and self.world_size == 1 else 50
 
@@ -128,13 +111,13 @@ class TrainingRun:
             "steps_per_epoch": self.steps_per_epoch,
             "model": {name: list(value.shape) for name, value in inner.state_dict().items()},
             "architecture": architecture.to_dict() if hasattr(architecture, "to_dict") else None,
-            "loss": describe_function(self.val_loss),
-            "metric": describe_function(self.metric),
+            "loss": checkpoints.describe_function(self.val_loss),
+            "metric": checkpoints.describe_function(self.metric),
             "processes": self.world_size,
             "generators": len(self.generators),
             "data": {
-                "train": digest_data(self.train_batches),
-                "val": digest_data(self.val_batches),
+                "train": checkpoints.digest_data(self.train_batches),
+                "val": checkpoints.digest_data(self.val_batches),
             },
             "metadata": self.metadata or {},
         }
@@ -143,14 +126,15 @@ class TrainingRun:
 
     def __enter__(self) -> TrainingRun:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(random_state_kept(self.device))
+            stack.enter_context(device.random_state_kept(self.device))
             self._build()
             # Each process draws its own drop path.
-            set_seed((self.config.seed + self.rank) % 2**31)
+            device.set_seed((self.config.seed + self.rank) % 2**31)
             if not self._resumed(stack):
                 first = snapshot(self.model)
                 self.state = State(first, average=first if self.config.ema else None)
                 self._write()
+            self.history: History = self.state.history
             if self.state.average is not None:
                 self.average = WeightAverage(self.model, self.config.ema)
                 self.average.model.load_state_dict(self.state.average)
@@ -180,19 +164,14 @@ class TrainingRun:
         if seen[1]:
             raise busy or BlockingIOError(f"another run is writing to {path.parent}.")
         if seen[0] and not self.resume:
-            raise FileExistsError(
-                f"{path} already holds a run; resume it, or choose another out folder."
-            )
+            raise FileExistsError(f"{path} already holds a run; resume it, or take another folder.")
         if seen[0]:
             self.state, drawn = self.checkpoint.read(self.model, self.rank)
-            unpack_random(drawn, self.device, self.generators)
+            device.unpack_random(drawn, self.device, self.generators)
             if self.rank == 0 and getattr(self.train_batches, "persistent_workers", False):
-                warnings.warn(
-                    "the random numbers of persistent workers cannot be put back, so this run "
-                    "repeats the unbroken one only roughly; persistent_workers=False makes it "
-                    "exact.",
-                    stacklevel=5,
-                )
+                text = "what persistent workers draw cannot be put back, so this run repeats the "
+                text += "unbroken one only roughly; persistent_workers=False makes it exact."
+                warnings.warn(text, stacklevel=5)
         return bool(seen[0])
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
@@ -215,10 +194,6 @@ class TrainingRun:
             held = f"the weights of epoch {self.history.best['epoch']}"
         return f"stopped {where} of {self.config.epochs}; {kept}; the model holds {held}."
 
-    @property
-    def history(self) -> History:
-        return self.state.history
-
     # --- the steps, in the order of the loop -------------------------------------------------
 
     def epochs(self) -> Iterator[int]:
@@ -236,28 +211,20 @@ class TrainingRun:
         for module, training in self.modes:
             module.training = training
         self.totals = Totals(self.device)
-        bar = tqdm(
-            self.train_batches,
-            desc=f"epoch {self.epoch + 1}/{self.config.epochs}",
-            total=self.steps_per_epoch,
-            leave=False,
-            disable=None if self.prints else True,  # None: shown at a terminal, not in a log
-        )
-        for index, batch in enumerate(bar):
-            self.index = index
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        hide = None if self.prints else True  # None: shown at a terminal, not in a log
+        bar = tqdm(self.train_batches, title, self.steps_per_epoch, leave=False, disable=hide)
+        for self.index, batch in enumerate(bar):
             yield check_batch(batch, self.device)
         self._check_epoch()
         self.trained = time.perf_counter()
 
-    @property
-    def steps_done(self) -> int:
-        """Steps of the whole run before this one."""
-        return self.epoch * self.steps_per_epoch + self.index
-
     def set_rate(self) -> None:
         """Give every parameter group its share of the learning rate of this step."""
-        last = self.config.epochs * self.steps_per_epoch - 1
-        self.rate = learning_rate(min(self.steps_done, last), self.config, self.steps_per_epoch)
+        steps = self.steps_per_epoch
+        self.steps_done = self.epoch * steps + self.index  # by the whole run, before this one
+        last = self.config.epochs * steps - 1
+        self.rate = learning_rate(min(self.steps_done, last), self.config, steps)
         for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
             group["lr"] = self.rate * share
 
@@ -336,7 +303,7 @@ class TrainingRun:
     def _write(self) -> None:
         if self.checkpoint is None:
             return
-        own = pack_random(self.device, self.generators)
+        own = device.pack_random(self.device, self.generators)
         drawn: list[Any] = [own] * self.world_size
         if self.world_size > 1:
             torch.distributed.all_gather_object(drawn, own)
@@ -350,7 +317,7 @@ class TrainingRun:
             raise ValueError(f"train_batches gave no batch in epoch {self.epoch + 1}.")
         self._check_finite(self.train_scores[0], f"training loss of epoch {self.epoch + 1}")
         # The last step can break the weights after the last loss was seen.
-        finite = [full_tensor(p.detach().isfinite().all()) for p in self.parameters]
+        finite = [device.full_tensor(p.detach().isfinite().all()) for p in self.parameters]
         if not all(torch.stack(finite).tolist()):
             self._check_finite(math.nan, f"weight left by epoch {self.epoch + 1}")
 

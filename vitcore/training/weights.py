@@ -58,20 +58,14 @@ def save_weights(
     inner = unwrap(model)
     config: Any = getattr(inner, "config", None)
     if not hasattr(config, "to_json"):
-        raise TypeError(
-            f"save_weights needs a vitcore ViT, whose .config can rebuild it, not "
-            f"{type(inner).__name__}; save other models with safetensors.torch.save_model."
-        )
+        given = f"the model is a {type(inner).__name__}, which no .config can rebuild"
+        raise TypeError(f"{given}; give a ViT, and use safetensors.torch.save_model for others.")
     _check_use(config, classes, mean, std)
     _check_finite(inner.state_dict(), "the model")
-    metadata = {
-        "format": FORMAT,
-        "config": config.to_json(),
-        "classes": json.dumps(list(classes)),
-        "mean": json.dumps([float(value) for value in mean]),
-        "std": json.dumps([float(value) for value in std]),
-        "extra": json.dumps(dict(extra or {})),
-    }
+    statistics = {name: [float(v) for v in vs] for name, vs in (("mean", mean), ("std", std))}
+    values = {"classes": list(classes), **statistics, "extra": dict(extra or {})}
+    metadata = {name: json.dumps(value) for name, value in values.items()}
+    metadata |= {"format": FORMAT, "config": config.to_json()}
     write_tensors(Path(path), inner.state_dict(), metadata)
 
 
@@ -81,9 +75,8 @@ def _check_use(config: ViTConfig, classes: Any, mean: Any, std: Any) -> None:
     if not isinstance(classes, (list, tuple)) or not all(isinstance(n, str) for n in classes):
         raise TypeError(f"classes is {shown(classes)}; give a list of names.")
     if config.num_classes and len(classes) != config.num_classes:
-        raise ValueError(
-            f"the model has {config.num_classes} classes, but {len(classes)} names were given."
-        )
+        names = f"{len(classes)} names were given"
+        raise ValueError(f"the model has {config.num_classes} classes, but {names}.")
 
 
 def _check_finite(weights: Weights, where: str) -> None:
@@ -108,9 +101,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 @checked
-def load_weights(
-    path: str | os.PathLike[str], *, device: str | torch.device = "cpu"
-) -> LoadedModel:
+def load_weights(path: str | os.PathLike[str], *, device: Any = "cpu") -> LoadedModel:
     """The model that `save_weights` wrote, rebuilt from the file alone, in evaluation mode.
 
     Raises FileNotFoundError where there is no file, and ValueError where it is not safetensors,
@@ -121,10 +112,8 @@ def load_weights(
     weights = strip_prefixes(weights)
     missing = [key for key in ("config", "classes", "mean", "std") if key not in metadata]
     if missing:
-        raise ValueError(
-            f"{path} has no {', '.join(missing)} in its metadata: it was not written by "
-            "vitcore.training.save_weights, so the model it belongs to is not known."
-        )
+        lacking = f"{path} has no {', '.join(missing)} in its metadata"
+        raise ValueError(f"{lacking}; only what save_weights wrote says what model it is of.")
     try:
         config = ViTConfig.from_json(metadata["config"])
         classes, mean, std, extra = (
@@ -155,12 +144,9 @@ def _check_shapes(path: Path, config: ViTConfig, weights: Weights) -> None:
         raise ValueError(f"{path} holds tensors that its configuration has no place for: {names}.")
     for name, shape in expected.items():
         if found[name] != shape:
-            raise ValueError(
-                f"{name} in {path} has shape {found[name]}, but its configuration asks for {shape}."
-            )
+            wrong = f"{name} in {path} has shape {found[name]}"
+            raise ValueError(f"{wrong}, but its configuration asks for {shape}.")
     # Fixed tables are not in the file; 2**24 numbers are the positions of images of 2,000 pixels.
     if sum(table.numel() for table in model.buffers()) > 2**24:
-        raise ValueError(
-            f"the configuration in {path} asks for tables larger than any model of its size needs; "
-            f"image_size is {config.image_size}, patch_size {config.patch_size}."
-        )
+        size = f"image_size {config.image_size} and patch_size {config.patch_size}"
+        raise ValueError(f"{path} asks for tables larger than any model of its size: {size}.")
