@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import http.server
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import axe_playwright_python
 import pytest
 
-from tools import notebooks
+from tools import measure_site, notebooks
 from tools.book_extension import duration, last_runs_rows, list_parameters, markdown_table
 from tools.set_repository import ROOT, read_repository, read_version, site_address, split_address
 from tools.setup_cell import wheel_name
@@ -65,7 +67,7 @@ def pages() -> list[str]:
             for value in entry:
                 yield from files(value)
 
-    return [contents["root"], *files(contents["parts"]), "search", "genindex", "index"]
+    return [contents["root"], *files(contents["parts"]), "search", "genindex"]
 
 
 def chromium() -> str | None:
@@ -116,8 +118,15 @@ def address(site: Path) -> Iterator[str]:
     server.server_close()
 
 
+# What axe-core finds in the theme's own parts and not in ours, by the rule's name: nothing.
+THEIRS: set[str] = set()
+AXE = Path(str(axe_playwright_python.__file__)).with_name("axe.min.js").read_text("utf-8")
+OTHER = {"light": "dark", "dark": "light"}
+LOOK = [(1280, "light"), (390, "dark")]
+
+
 @pytest.mark.parametrize("page", pages())
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), LOOK)
 def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) -> None:
     context = browser.new_context(
         viewport={"width": width, "height": 900}, color_scheme=scheme, service_workers="block"
@@ -164,13 +173,83 @@ def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) ->
     overflow = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     mode = tab.evaluate("document.documentElement.dataset.theme")
     formulas = tab.evaluate("[...document.querySelectorAll('mjx-merror')].length")
+    cut = tab.evaluate(CUT, "cell_output" if width < 1280 else "cell")
+    tab.evaluate(AXE)
+    barriers = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    # The other theme has other colours and the same parts.
+    tab.evaluate("theme => document.documentElement.dataset.theme = theme", OTHER[scheme])
+    barriers += tab.evaluate("axe.run(document, {runOnly: ['color-contrast']})")["violations"]
     context.close()
     assert complaints == []
     assert [source[:100] for source in blind] == [], "images without alternative text"
     assert [source[:100] for source in broken] == [], "images that do not load"
     assert overflow <= 0, f"the page is {overflow} pixels wider than the window"
     assert formulas == 0, "formulas that MathJax cannot read"
-    assert page == "index" or mode == scheme
+    assert mode == scheme
+    assert cut == [], "output or code that its box cuts"
+    found = [
+        f"{barrier['id']}: {barrier['nodes'][0]['html'][:200]}"
+        for barrier in barriers
+        if barrier["id"] not in THEIRS
+    ]
+    assert found == [], "what axe-core finds"
+
+
+# Boxes of a class's cells whose text is wider than they are. Folded ones have no width yet.
+CUT = """kind => [...document.querySelectorAll(`div.${kind} pre`)]
+    .filter(box => box.clientWidth && box.scrollWidth > box.clientWidth + 1)
+    .map(box => box.textContent.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_first_paint_has_the_readers_colours(scheme: Any, address: str, browser: Any) -> None:
+    """Before any script of a file has run: here none ever arrives."""
+    context = browser.new_context(color_scheme=scheme)
+    tab = context.new_page()
+    tab.route("**/*.js*", lambda route: route.abort())
+    tab.goto(f"{address}/notebooks/{CHAPTERS[0].stem}.html", wait_until="load")
+    assert tab.evaluate("document.documentElement.dataset.theme") == scheme
+    red = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]")
+    assert (int(red) < 60) == (scheme == "dark")
+    tab.evaluate("localStorage.setItem('mode', 'light')")
+    tab.reload(wait_until="load")
+    assert tab.evaluate("document.documentElement.dataset.theme") == "light"
+    context.close()
+
+
+def test_the_contents_drawer_closes_after_a_tap(address: str, browser: Any) -> None:
+    tab = browser.new_page(viewport={"width": 390, "height": 900})
+    tab.goto(f"{address}/notebooks/{CHAPTERS[0].stem}.html", wait_until="load")
+    tab.click("button.secondary-toggle")
+    assert tab.locator("dialog[open]").count() == 1
+    tab.locator("dialog[open] a.nav-link").last.click()
+    assert tab.locator("dialog[open]").count() == 0
+    assert "#" in tab.url
+    tab.close()
+
+
+def test_what_scrolls_takes_the_focus(address: str, browser: Any) -> None:
+    tab = browser.new_page(viewport={"width": 390, "height": 900})
+    tab.goto(f"{address}/notebooks/{CHAPTERS[0].stem}.html", wait_until="load")
+    missed = tab.evaluate(
+        """[...document.querySelectorAll('.bd-article pre, .bd-article table')]
+            .filter(box => box.scrollWidth > box.clientWidth + 1 && box.tabIndex < 0).length"""
+    )
+    assert missed == 0
+    assert tab.locator("pre[data-reach]").count() > 0
+    tab.close()
+
+
+# Bytes over the line before anybody scrolls, text compressed.
+LIMITS = {"index": 350_000, **{f"notebooks/{path.stem}": 600_000 for path in CHAPTERS}}
+
+
+@pytest.mark.parametrize("page", LIMITS)
+def test_first_load(page: str, site: Path, browser: Any) -> None:
+    with measure_site.served(site) as packed:
+        found = measure_site.visit(browser, f"{packed}/{page}.html", slow=False)
+    assert 10_000 < found.size <= LIMITS[page]
+    assert 0 < found.usable <= found.whole
 
 
 def test_search_finds(address: str, browser: Any) -> None:
@@ -231,10 +310,83 @@ def test_the_site_serves_the_wheel(site: Path) -> None:
     assert [path.name for path in (site / "dist").iterdir()] == [wheel_name(read_version())]
 
 
-def test_front_page_introduces_itself_elsewhere(site: Path) -> None:
-    text = (site / "book" / "intro.html").read_text("utf-8")
+@pytest.mark.parametrize("page", pages())
+def test_a_page_asks_for_what_it_needs(page: str, site: Path) -> None:
+    text = (site / f"{page}.html").read_text("utf-8")
+    assert "data:image/png" not in text, "pictures belong into files"
+    assert "fontawesome" not in text
+    assert ("mathjax" in text) == bool(re.search(r'class="[^"]*\bmath\b', text))
+    assert ("searchindex.js" in text) == (page == "search")
+    assert text.count('rel="stylesheet"') == 1
+    for picture in re.findall(r"<img [^>]*_images/figure-[^>]*>", text):
+        assert 'loading="lazy"' in picture
+        assert re.search(r'width="\d+".* height="\d+"', picture), "else the page jumps"
+
+
+def test_titles(site: Path) -> None:
+    titles = {}
+    for page in pages():
+        (title,) = re.findall(r"<title>(.*?)</title>", (site / f"{page}.html").read_text("utf-8"))
+        parts = title.split(" &#8212; ")
+        assert len(set(parts)) == len(parts), title
+        titles[page] = title
+    assert titles["index"] == "Vision Transformers, Step by Step"
+    assert len(set(titles.values())) == len(titles)
+
+
+def test_nothing_lies_around(site: Path) -> None:
+    names = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
+    assert not [name for name in names if name.endswith((".map", ".ttf")) or "fa-solid" in name]
+    assert sum((site / name).stat().st_size for name in names) < 16e6
+
+
+def test_the_map_lists_every_page(site: Path) -> None:
+    text = (site / "sitemap.xml").read_text("utf-8")
     base = site_address(read_repository())
-    assert f'property="og:url" content="{base}book/intro.html"' in text
+    listed = re.findall(r"<loc>(.*?)</loc>", text)
+    written = {page for page in pages() if page not in ("search", "genindex", "index")}
+    assert set(listed) == {base, *(f"{base}{page}.html" for page in written)}
+
+
+def test_an_address_that_leads_nowhere(site: Path) -> None:
+    """The page is shown at any depth, so its links are whole addresses and it needs no file."""
+    text = (site / "404.html").read_text("utf-8")
+    links = parse(site / "404.html").links
+    base = site_address(read_repository())
+    assert links == [base, f"{base}search.html"]
+    assert not re.search(r"<(?:script|link|img)\b", text)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_folded_cell_says_what_it_holds(path: Path, site: Path) -> None:
+    text = (site / "notebooks" / f"{path.stem}.html").read_text("utf-8")
+    summaries = re.findall(r"<summary\b([^>]*)>(.*?)</summary>", text, re.DOTALL)
+    solutions = [told for told, words in summaries if "Solution" in words]
+    assert solutions
+    assert not [told for told in solutions if "aria-label" in told]
+
+
+def test_chapters_are_linked(site: Path) -> None:
+    """Words such as "chapter 3" lead to that chapter from wherever they stand in running text."""
+    for path in [*sorted((site / "book").glob("*.html")), *sorted(site.glob("notebooks/*.html"))]:
+        article = path.read_text("utf-8").split("<article", 1)[1].split("</article>", 1)[0]
+        for part in ("pre", "code", "a", "h1", "h2", "h3", "h4", "svg"):
+            article = re.sub(rf"<{part}\b.*?</{part}>", "", article, flags=re.DOTALL)
+        article = re.sub(r"<[^>]*>", "", article)
+        own = path.stem.split("_")[0].lstrip("0")
+        bare = set(re.findall(r"\b[Cc]hapter (\d+)\b", article)) - {own}
+        assert not bare & {str(int(chapter.stem[:2])) for chapter in CHAPTERS}, path.name
+    link = 'href="03_attention.html">chapter 3</a>'
+    assert link in (site / "notebooks" / "04_blocks.html").read_text("utf-8").replace(
+        'class="reference internal" ', ""
+    )
+
+
+def test_front_page_introduces_itself_elsewhere(site: Path) -> None:
+    text = (site / "index.html").read_text("utf-8")
+    base = site_address(read_repository())
+    assert f'property="og:url" content="{base}index.html"' in text
+    assert 'name="description"' in text
     assert f'property="og:image" content="{base}_static/card.png"' in text
     assert (site / "_static" / "card.png").exists()
     assert "favicon.svg" in text

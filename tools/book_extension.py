@@ -7,6 +7,7 @@ notebooks' metadata and the records of runs/, so they cannot be older than what 
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import sys
@@ -16,6 +17,7 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
+from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,8 +96,84 @@ class Results(FromFiles):
     def run(self) -> list[nodes.Node]:
         """Make the table."""
         address = f"{read_repository()}/blob/main/"
-        lines = runs_index.results_table(address=address).splitlines()
-        return self.parse(lines, runs_index.record_paths())
+        lines = runs_index.results_table(address=address, ladders=True).splitlines()
+        (holder,) = self.parse(lines, runs_index.record_paths())
+        holder["classes"].append("results-table")  # type: ignore[index]
+        return [holder]
+
+
+# What the front page shows: recipe -> what it is, in a reader's words.
+HEADLINES = {
+    "mnist": "MNIST, in minutes",
+    "cifar100-plain": "CIFAR-100, the bare model of most tutorials",
+    "cifar100-longer": "the same images, climbed rung by rung",
+    "cifar100-cpu": "a larger model, an hour on two cores",
+}
+
+
+class Headlines(FromFiles):
+    """A few results as bars, in the reader's colours."""
+
+    def run(self) -> list[nodes.Node]:
+        """Make one bar for each of ``HEADLINES`` that has records."""
+        found = {
+            recipe: runs for (_, recipe, _), runs in runs_index.recorded_runs(ladders=True).items()
+        }
+        lines = []
+        for recipe, words in HEADLINES.items():
+            records = [record for _, record in found.get(recipe, [])]
+            if not records:
+                continue
+            accuracy = sum(record["test_accuracy"] for record in records) / len(records)
+            seconds = sum(record["wall_seconds"] for record in records) / len(records)
+            seeds = f", mean of {len(records)} seeds" if len(records) > 1 else ""
+            cores = records[0]["hardware"]["cores"]
+            lines.append(
+                f'<li><span class="bar" style="width: {100 * accuracy:.1f}%"></span>'
+                f"<strong>{100 * accuracy:.1f} %</strong> {html.escape(words)} "
+                f"<small>({round(seconds / 60)} min on {cores} cores{seeds})</small></li>"
+            )
+        self.parse([], runs_index.record_paths())
+        return [nodes.raw("", f'<ul class="headlines">{"".join(lines)}</ul>', format="html")]
+
+
+CHAPTER = re.compile(r"\b[Cc]hapter (\d+)\b")
+
+
+class LinkChapters(SphinxPostTransform):
+    """Make "chapter 3" a link to that chapter wherever a page says it, once it exists."""
+
+    default_priority = 400
+
+    def run(self, **options: Any) -> None:
+        """Replace the words in running text; headings, code and links stay as they are."""
+        documents = {
+            int(path.stem[:2]): f"notebooks/{path.stem}" for path in notebooks.notebook_paths()
+        }
+        kept = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.raw)
+        for text in list(self.document.findall(nodes.Text)):
+            parents = []
+            node: Any = text.parent
+            while node is not None:
+                parents.append(node)
+                node = node.parent
+            if any(isinstance(parent, kept) for parent in parents):
+                continue
+            self.replace(text, documents)
+
+    def replace(self, text: nodes.Text, documents: dict[int, str]) -> None:
+        """Put links into one piece of text."""
+        words, pieces, end = text.astext(), [], 0
+        for found in CHAPTER.finditer(words):
+            target = documents.get(int(found.group(1)))
+            if target is None or target == self.env.docname:
+                continue
+            address = self.app.builder.get_relative_uri(self.env.docname, target)
+            link = nodes.reference("", found.group(0), internal=True, refuri=address)
+            pieces += [nodes.Text(words[end : found.start()]), link]
+            end = found.end()
+        if pieces:
+            text.parent.replace(text, [*pieces, nodes.Text(words[end:])])
 
 
 class PlantedMistakes(FromFiles):
@@ -158,7 +236,9 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("last-runs", LastRuns)
     app.add_directive("results", Results)
+    app.add_directive("headlines", Headlines)
     app.add_directive("planted-mistakes", PlantedMistakes)
+    app.add_post_transform(LinkChapters)
     # Before napoleon, which turns the Google sections into fields.
     app.connect("autodoc-process-docstring", on_docstring, priority=400)
     return {"version": "1", "parallel_read_safe": True}

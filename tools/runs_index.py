@@ -53,35 +53,51 @@ def on_what(record: dict[str, Any]) -> str:
     return f"{hardware['name']}, {used}, {record['precision']}"
 
 
-def results_table(root: Path = ROOT, address: str = "") -> str:
-    """Return a Markdown table with one row for each of vitcore's recipes that has records.
+Groups = dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]]
 
-    Of those that need a GPU the ones that nobody ran yet stand there too, with their command.
-    ``address`` stands before the links to the records; empty, they are relative to the root.
+
+def recorded_runs(root: Path = ROOT, ladders: bool = False) -> Groups:
+    """Return (data set, recipe, split) -> names and records of the runs of a known recipe.
+
+    ladders: those of the book's ladders too, after the recipes that people use.
     """
-    from vitbook.ladders import CIFAR100_LADDER
+    from vitbook.ladders import LADDER_RUNGS
     from vitcore.recipes import RECIPES
 
-    groups: dict[tuple[str, str, str], list[tuple[str, dict[str, Any]]]] = {}
+    rungs = {f"{prefix}-{rung}" for prefix in ("cifar100", "cifar100-gpu") for rung in LADDER_RUNGS}
+    groups: Groups = {}
     for path in record_paths(root):
         record = json.loads(path.read_text(encoding="utf-8"))
         if "kind" in record:  # not one training run
             continue
         name = record["recipe"].get("name")
+        if name in rungs and not ladders:
+            continue
         # Runs made for a comparison inside a chapter have no recipe of this name, or shortened it.
         if name in RECIPES and record["recipe"]["train"]["epochs"] == RECIPES[name].train.epochs:
             key = (record["dataset"], name, record["split"])
             groups.setdefault(key, []).append((path.parent.name, record))
+    order = list(RECIPES)
+    return dict(sorted(groups.items(), key=lambda item: order.index(item[0][1])))
+
+
+def results_table(root: Path = ROOT, address: str = "", ladders: bool = False) -> str:
+    """Return a Markdown table with one row for each recipe that has records.
+
+    Of those that need a GPU the ones that nobody ran yet stand there too, with their command.
+    ``address`` stands before the links to the records; empty, they are relative to the root.
+    ladders: the rungs of the book's ladders too.
+    """
+    from vitcore.recipes import RECIPES
+
+    groups = recorded_runs(root, ladders)
     if not groups:
         return NONE_YET
     lines = [
         "| images | recipe | parameters | test accuracy | training time | hardware | records |",
         "|---|---|---|---|---|---|---|",
     ]
-    order = [name for name in RECIPES if name not in CIFAR100_LADDER] + list(CIFAR100_LADDER)
-    for (dataset, recipe, split), runs in sorted(
-        groups.items(), key=lambda item: order.index(item[0][1])
-    ):
+    for (dataset, recipe, split), runs in groups.items():
         records = [record for _, record in runs]
         seconds = [record["wall_seconds"] for record in records]
         hardware = sorted({on_what(record) for record in records})
