@@ -175,9 +175,11 @@ def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) ->
     formulas = tab.evaluate("[...document.querySelectorAll('mjx-merror')].length")
     cut = tab.evaluate(CUT, "cell_output" if width < 1280 else "cell")
     tab.evaluate(AXE)
+    tab.evaluate(ONE_OF_EACH)
     barriers = tab.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     # The other theme has other colours and the same parts.
     tab.evaluate("theme => document.documentElement.dataset.theme = theme", OTHER[scheme])
+    tab.wait_for_timeout(500)  # buttons take their colours slowly
     barriers += tab.evaluate("axe.run(document, {runOnly: ['color-contrast']})")["violations"]
     context.close()
     assert complaints == []
@@ -194,6 +196,15 @@ def test_page(page: str, width: int, scheme: Any, address: str, browser: Any) ->
     ]
     assert found == [], "what axe-core finds"
 
+
+# Thousands of words of code have a few colours: one word of each is looked at.
+ONE_OF_EACH = """() => {
+    const seen = new Set();
+    document.querySelectorAll('pre span').forEach(word => {
+        if (seen.has(word.className)) word.replaceWith(...word.childNodes);
+        seen.add(word.className);
+    });
+}"""
 
 # Boxes of a class's cells whose text is wider than they are. Folded ones have no width yet.
 CUT = """kind => [...document.querySelectorAll(`div.${kind} pre`)]
@@ -315,7 +326,7 @@ def test_a_page_asks_for_what_it_needs(page: str, site: Path) -> None:
     text = (site / f"{page}.html").read_text("utf-8")
     assert "data:image/png" not in text, "pictures belong into files"
     assert "fontawesome" not in text
-    assert ("mathjax" in text) == bool(re.search(r'class="[^"]*\bmath\b', text))
+    assert ("mathjax/tex-chtml.js" in text) == bool(re.search(r'class="[^"]*\bmath\b', text))
     assert ("searchindex.js" in text) == (page == "search")
     assert text.count('rel="stylesheet"') == 1
     for picture in re.findall(r"<img [^>]*_images/figure-[^>]*>", text):
@@ -376,10 +387,8 @@ def test_chapters_are_linked(site: Path) -> None:
         own = path.stem.split("_")[0].lstrip("0")
         bare = set(re.findall(r"\b[Cc]hapter (\d+)\b", article)) - {own}
         assert not bare & {str(int(chapter.stem[:2])) for chapter in CHAPTERS}, path.name
-    link = 'href="03_attention.html">chapter 3</a>'
-    assert link in (site / "notebooks" / "04_blocks.html").read_text("utf-8").replace(
-        'class="reference internal" ', ""
-    )
+    text = (site / "notebooks" / f"{CHAPTERS[-1].stem}.html").read_text("utf-8")
+    assert re.search(r'<a [^>]*href="0\d_\w+\.html">chapter \d</a>', text)
 
 
 def test_front_page_introduces_itself_elsewhere(site: Path) -> None:

@@ -64,10 +64,13 @@ KEPT = (
     "minus.png",
     "plus.png",
 )
+# Pages without a source of their own.
+MADE = {"search", "genindex", "py-modindex", "404"}
 SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>\s*", re.DOTALL)
 SOURCE = re.compile(r'\bsrc="([^"]+)"')
 STYLESHEET = re.compile(r'<link\b[^>]*rel="(?:stylesheet|preload)"[^>]*>\s*')
 INLINE_PICTURE = re.compile(r'<img src="data:image/png;base64,([^"]+)"([^>]*)>')
+SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
 MAP = re.compile(r"/\*# sourceMappingURL.*?\*/|^//# sourceMappingURL=.*$", re.MULTILINE)
 
 
@@ -167,6 +170,14 @@ def name_parts(text: str) -> str:
     text = re.sub(r"<title>(.+?) &#8212; \1</title>", r"<title>\1</title>", text)
     # A folded cell is called what it shows.
     text = re.sub(r'(<summary\b[^>]*?) aria-label="Toggle hidden content"', r"\1", text)
+    # A signature over several lines is no list of definitions.
+    text = SIGNATURE.sub(
+        lambda found: (
+            '<span class="sig-lines">' + re.sub(r"(</?)dd>", r"\1span>", found.group(1)) + "</span>"
+        ),
+        text,
+    )
+    text = text.replace('role="doc-biblioentry"', 'role="listitem"')
     text = text.replace(
         '<summary><span class="toctree-toggle"',
         '<summary aria-label="Pages of this part"><span class="toctree-toggle"',
@@ -187,6 +198,14 @@ def lean_pages(out: Path, styles: str, scripts: str) -> None:
         up = "../" * (len(path.relative_to(out).parts) - 1)
         text = lean_page(text, up, styles, scripts)
         path.write_text(name_parts(free_pictures(text, out / "_images", up)), "utf-8")
+
+
+def drop_old_pages(out: Path, docs: set[str]) -> None:
+    """Remove pages of an earlier build whose sources are gone."""
+    for path in out.rglob("*.html"):
+        name = path.relative_to(out).with_suffix("").as_posix()
+        if name not in docs | MADE and "_static" not in path.parts:
+            path.unlink()
 
 
 def drop_unused(out: Path) -> None:
@@ -258,6 +277,7 @@ def finish(app: Sphinx, error: Exception | None) -> None:
     out = Path(app.outdir)
     static = out / "_static"
     styles, scripts = bundle_styles(static), bundle_scripts(static)
+    drop_old_pages(out, app.env.found_docs)
     lean_pages(out, styles, scripts)
     drop_unused(out)
     base = app.config.html_baseurl
