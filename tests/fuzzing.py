@@ -44,8 +44,8 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)
 
 # A thousand is a fair depth, and 2**31 epochs are a fair wish: neither is for a test to wait for.
 LARGE = ("1000", "2147483648", "18446744073709551616", "1" + "0" * 30)
-A_FUNCTION = ("a function", "<class 'int'>")
-A_MODULE = ("a Linear", "<class 'torch.nn.modules.linear.Linear'>")
+# What can be called, but gives something else: what fails then is the caller's own.
+OTHER_CALLABLE = ("a Linear", "<class 'int'>", "<class 'torch.nn.modules.linear.Linear'>")
 
 
 def images(count: int = 2, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -298,7 +298,7 @@ def _data(folder: Path) -> list[Target]:
             "mix": augment.build_mix("mixup_cutmix", num_classes=5), "sizes": (4, 8),
             "device": "cpu", "drop_last": True, "rank": 0, "world_size": 1, "epoch": 0,
         },
-        spare={"augment": A_MODULE, "mix": A_MODULE,
+        spare={"augment": OTHER_CALLABLE, "mix": OTHER_CALLABLE,
                "sizes": [f"[{i}] {v}" for i in (0, 1) for v in LARGE]}, weight=5,
     )  # fmt: skip
     whole = dataset()
@@ -459,8 +459,8 @@ def _training(folder: Path) -> list[Target]:
             "out": folder / "out", "resume": False, "progress": False, "on_epoch": None,
             "metadata": {"abc": 1},
         },
-        spare={"model": A_MODULE, "loss": A_MODULE, "metric": A_MODULE,
-               "on_epoch": (*A_FUNCTION, *A_MODULE)}, weight=6,
+        spare={"model": OTHER_CALLABLE, "loss": OTHER_CALLABLE, "metric": OTHER_CALLABLE,
+               "on_epoch": ("a function", *OTHER_CALLABLE)}, weight=6,
     )  # fmt: skip
     add(
         "evaluate", training.evaluate,
@@ -468,7 +468,7 @@ def _training(folder: Path) -> list[Target]:
             "model": model(), "batches": pairs(), "loss": None, "metric": None, "device": None,
             "precision": "fp32", "world_size": 1,
         },
-        spare={"model": A_MODULE, "loss": A_MODULE, "metric": A_MODULE}, weight=3,
+        spare={"model": OTHER_CALLABLE, "loss": OTHER_CALLABLE, "metric": OTHER_CALLABLE}, weight=3,
     )  # fmt: skip
     add(
         "predict", training.predict,
@@ -476,7 +476,7 @@ def _training(folder: Path) -> list[Target]:
             "model": model(), "images": images(), "batch_size": 2, "device": "cpu",
             "precision": "fp32",
         },
-        spare={"model": A_MODULE}, weight=2,
+        spare={"model": OTHER_CALLABLE}, weight=2,
     )  # fmt: skip
     for name in ("cross_entropy", "binary_cross_entropy"):
         options = {**_scores(), "label_smoothing": 0.1}
@@ -639,7 +639,7 @@ def _runs(folder: Path) -> list[Target]:
             "out": folder / "run-of-recipe", "resume": False, "progress": False,
             "build": vitcore.ViT,
         },
-        spare={"build": (*A_FUNCTION, *A_MODULE)}, weight=3,
+        spare={"build": ("a function", *OTHER_CALLABLE)}, weight=3,
     )  # fmt: skip
 
     def varied(**changes: Any) -> object:
@@ -653,7 +653,11 @@ def _runs(folder: Path) -> list[Target]:
             "augment": "cifar", "augment_options": {"padding": 1}, "mix": "mixup_cutmix",
             "mix_options": {"probability": 0.5}, "images": (5, 5, 5), "sizes": ((0, 4), (0.5, 8)),
         },
-        spare={"augment_options": [f"'padding': {v}" for v in LARGE]}, weight=3,
+        spare={
+            "augment_options": [f"'padding': {v}" for v in LARGE],
+            "sizes": [f"[{i}] [1] {v}" for i in (0, 1) for v in LARGE],
+        },
+        weight=3,
     )  # fmt: skip
     record = _record(small)
     add("RunRecord.from_dict", records.RunRecord.from_dict, lambda: {

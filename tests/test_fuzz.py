@@ -30,6 +30,12 @@ def test_every_target_takes_its_valid_arguments(targets):
     assert not failed
 
 
+def test_odd_arguments_are_refused_in_one_sentence(targets):
+    """Some hundred calls; ``python tests/fuzzing.py`` makes as many as one likes."""
+    result = fuzz(targets, 600, seed=0)
+    assert not result.faults, report(result)
+
+
 def toy(call):
     return Target("toy", "toy", call, lambda: {"value": 1})
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ._inputs import check_mapping, check_names, check_positive, check_rate, to_pair
+from ._inputs import check_mapping, check_names, check_positive, check_rate, shown, to_pair
 from .data import ImageDataset, build_augment, build_mix
 from .patches import patch_grid
 from .training import TrainConfig
@@ -29,13 +29,13 @@ def __getattr__(name: str) -> Any:
 
 def _check_text(name: str, value: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} is {value!r}; give a string.")
+        raise TypeError(f"{name} is {shown(value)}; give a string.")
     return value
 
 
 def _entries(name: str, value: Any, wanted: str, count: int | None = None) -> Sequence[Any]:
     if not isinstance(value, (tuple, list)) or count not in (None, len(value)):
-        raise TypeError(f"{name} is {value!r}; give {wanted}.")
+        raise TypeError(f"{name} is {shown(value)}; give {wanted}.")
     return value
 
 
@@ -69,7 +69,8 @@ class Recipe:
             _check_text(name, getattr(self, name))
         for name, kind in (("model", ViTConfig), ("train", TrainConfig)):
             if not isinstance(getattr(self, name), kind):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; give a {kind.__name__}.")
+                given = shown(getattr(self, name))
+                raise TypeError(f"{name} is {given}; give a {kind.__name__}.")
         for name in ("augment", "mix"):
             options = check_mapping(f"{name}_options", getattr(self, f"{name}_options"))
             for option in options:
@@ -288,7 +289,7 @@ def get_recipe(dataset: str, name: str | None = None) -> Recipe:
     "mnist-long"); by default the one that bears the data set's name, or that for two cores.
     ValueError lists the known."""
     _check_text("dataset", dataset)
-    _check_text("name", name or "")
+    _check_text("name", "" if name is None else name)
     known = [recipe.name for recipe in RECIPES.values() if recipe.dataset == dataset]
     if not known:
         names = ", ".join(sorted({recipe.dataset for recipe in RECIPES.values()}))

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 
+from ._inputs import shown
+from .data._inputs import check_path
 from .training import distributed_rank, replace_file
 
 if TYPE_CHECKING:
@@ -82,7 +84,7 @@ class Record:
             if value is None and none:
                 continue
             if not isinstance(value, kinds[kind]) or isinstance(value, bool) != (kind == "bool"):
-                raise ValueError(f"{f.name} in {name} must be of type {kind}, not {value!r}.")
+                raise ValueError(f"{f.name} in {name} must be of type {kind}, not {shown(value)}.")
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write record.json, replaced at once; numbers of one row on one line."""
@@ -93,7 +95,7 @@ class Record:
     @classmethod
     def read(cls: type[_Kind], path: str | os.PathLike[str]) -> _Kind:
         """FileNotFoundError where there is none, ValueError where it is not such a record."""
-        return cls.from_dict(read_json(Path(path)), str(path))
+        return cls.from_dict(read_json(check_path("path", path)), str(path))
 
 
 @dataclass
@@ -189,7 +191,7 @@ class RunRecord(Record):
 def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         raise FileNotFoundError(f"there is no run record at {path}: check the path.") from None
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error

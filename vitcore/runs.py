@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ._inputs import check_positive, to_pair
+from ._inputs import check_positive, shown, to_pair
 from .data import Batches, ImageDataset, Split, build_augment, build_mix, overlap, sketch_images
 from .recipes import Recipe
 from .training import (
@@ -77,10 +77,10 @@ class Run:
 
 
 def _check_scores(logits: Tensor, labels: Tensor) -> None:
-    if not (isinstance(logits, Tensor) and logits.ndim == 2 and logits.is_floating_point()):
-        given = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise TypeError(f"logits are {given}; give a floating-point tensor (B, K).")
-    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64
+    fits = isinstance(logits, Tensor) and logits.is_floating_point() and not logits.is_meta
+    if not fits or logits.ndim != 2:
+        raise TypeError(f"logits are {shown(logits)}; give a floating-point tensor (B, K).")
+    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and not labels.is_meta
     if not whole or labels.shape != logits.shape[:1] or not len(labels):
         raise TypeError(f"labels must be an int64 tensor ({len(logits)},), one for each image.")
     if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
@@ -112,7 +112,8 @@ def group_accuracy(logits: Tensor, labels: Tensor, group_of: Tensor) -> float:
     logits (B, K); labels (B,); group_of (K,): the group of each class.
     """
     _check_scores(logits, labels)
-    if not isinstance(group_of, Tensor) or group_of.shape != logits.shape[1:]:
+    whole = isinstance(group_of, Tensor) and not group_of.is_meta
+    if not whole or group_of.shape != logits.shape[1:]:
         raise TypeError(f"group_of must be a tensor ({logits.shape[1]},), a group for each class.")
     return (group_of[logits.argmax(dim=1)] == group_of[labels]).double().mean().item()
 
@@ -126,6 +127,8 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
     Source: Guo et al. (2017), equation 3.
     """
     _check_scores(logits, labels)
+    if not logits.isfinite().all():
+        raise ValueError("logits hold NaN or infinity; give finite ones.")
     confidence, best = logits.double().softmax(dim=1).max(dim=1)
     which = (confidence * check_positive("bins", bins)).long().clamp(max=bins - 1)
     gaps = confidence - (best == labels).double()
@@ -344,6 +347,8 @@ def train_recipe(
     where = resolve_device(device)
     rank, world_size = distributed_rank()
     recipe, dataset = _prepare(recipe, dataset)
+    if not callable(build):
+        raise TypeError(f"build is {shown(build)}; give a function of a ViTConfig.")
     set_seed(recipe.train.seed)
     model = build(recipe.model)
     _check_kinds(**{"what build made": (model, nn.Module)})

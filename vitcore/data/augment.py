@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .._inputs import check_flag, check_whole
+from .._inputs import check_flag, check_whole, shown
 from ._inputs import check_affine, check_pictures, check_share
 from .geometry import crop, hflip, random_affine, random_erasing, random_resized_crop
 from .mixing import Mix, mixup_cutmix
@@ -124,7 +124,7 @@ def _build(
             )
         return None
     if not isinstance(name, str) or name not in table:
-        raise ValueError(f"there is no {what} {name!r}: use one of {sorted(table)}.")
+        raise ValueError(f"there is no {what} {shown(name)}: use one of {sorted(table)}.")
     try:
         return table[name](**given, **options)
     except TypeError as error:

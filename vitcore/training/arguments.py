@@ -59,7 +59,11 @@ def kind_of(value: Tensor) -> str:
     return f"{dtype} of shape {tuple(value.shape)} on {value.device}"
 
 
-is_tensor = of_kind(Tensor, "a torch tensor")
+def is_tensor(name: str, value: Any) -> Tensor:
+    """Raise one clear sentence unless `value` is a tensor that holds numbers."""
+    if not isinstance(value, Tensor) or value.is_meta:
+        raise TypeError(f"{name} is {shown(value)}; give a torch tensor that holds numbers.")
+    return value
 
 
 def _scores(name: str, value: Any) -> Any:
