@@ -497,7 +497,6 @@ def _training(folder: Path) -> list[Target]:
     for name, valid in (
         ("resolve_device", {"device": "cpu"}),
         ("resolve_precision", {"precision": "fp32", "device": torch.device("cpu")}),
-        ("distributed_rank", {"rank": 0, "world_size": 1}),
         ("learning_rate", {"step": 3, "config": config, "steps_per_epoch": 10}),
     ):
         add(name, getattr(training, name), partial(dict, valid))

@@ -28,7 +28,6 @@ from training_helpers import (
 from vitcore.training import (
     TrainConfig,
     binary_cross_entropy,
-    distributed_rank,
     evaluate,
     fit,
     predict,
@@ -149,10 +148,6 @@ def test_fit_refuses_what_it_cannot_go_through_twice():
         fit(tiny_vit(), [], None, config, device="cpu")
     with pytest.raises(TypeError, match="TrainConfig"):
         fit(tiny_vit(), batches())
-    with pytest.raises(ValueError, match="init_process_group"):
-        distributed_rank(1, 2)
-    with pytest.raises(ValueError, match="rank"):
-        distributed_rank(1, 1)
 
 
 def test_iterables_without_a_length():

@@ -111,7 +111,7 @@ _not_negative = partial(check_number, fits=lambda x: 0 <= x < 3.4e38, allowed="0
 # By the names that arguments and settings have in all of vitcore.training.
 CHECKS: dict[str, Check] = {
     **dict.fromkeys(("epochs", "batch_size", "world_size"), inputs.check_positive),
-    **dict.fromkeys(("seed", "rank", "steps"), inputs.check_whole),
+    **dict.fromkeys(("seed", "steps"), inputs.check_whole),
     **dict.fromkeys(("label_smoothing", "ema"), inputs.check_rate),
     **dict.fromkeys(("lr", "clip_norm", "steps_per_epoch"), inputs.check_above_zero),
     **dict.fromkeys(("weight_decay", "warmup_epochs", "warmup_steps", "min_lr"), _not_negative),

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .config import History
 from .device import full_tensor, shard_like, unwrap
-from .files import Weights, checksum, read_tensors, write_tensors
+from .files import CHECKSUM, Weights, checksum, read_tensors, write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = "vitcore-checkpoint-2"
@@ -115,8 +115,10 @@ def digest_data(batches: Any) -> str:
     while holder is not None:
         parts = [getattr(holder, name, None) for name in _CONTENT]
         parts = list(holder) if isinstance(holder, (list, tuple)) else parts
-        arrays = [torch.from_numpy(p) if isinstance(p, np.ndarray) else p for p in parts]
-        found.append(_pack(arrays, str(len(found)), tensors))
+        for i, part in enumerate(parts):
+            if isinstance(part, np.ndarray) and part.dtype.kind in "biuf":
+                parts[i] = torch.from_numpy(np.array(part))
+        found.append(_pack(parts, str(len(found)), tensors))
         holder = getattr(holder, "dataset", None)
     text = json.dumps(found, default=lambda value: type(value).__name__)
     return checksum(tensors, {"rest": text})[:16]
@@ -185,22 +187,19 @@ class Checkpoint:
         packed = _pack(content, "", tensors)
         if not write:
             return
-        self._write_best(state)
+        if state.best is None or state.best is state.judged:
+            self.best = None  # the checkpoint itself holds them
+        else:
+            name = f"best-{state.history.best['epoch']}.safetensors"
+            if self.best is None or self.best["file"] != name:
+                digest = write_tensors(self.path.with_name(name), state.best, {})
+                self.best = {"file": name, "checksum": digest}
         text = json.dumps({**packed, "best": self.best})
         write_tensors(self.path, tensors, {"format": FORMAT, "content": text})
         self.epochs = len(state.history)
         for old in self.path.parent.glob("best-*.safetensors"):
             if self.best is None or old.name != self.best["file"]:
                 old.unlink(missing_ok=True)
-
-    def _write_best(self, state: State) -> None:
-        if state.best is None or state.best is state.judged:
-            self.best = None  # the checkpoint itself holds them
-            return
-        name = f"best-{state.history.best['epoch']}.safetensors"
-        if self.best is None or self.best["file"] != name:
-            path = self.path.with_name(name)
-            self.best = {"file": name, "checksum": write_tensors(path, state.best, {})}
 
     def read(self, model: nn.Module, rank: int) -> tuple[State, dict[str, Any]]:
         """What the checkpoint holds, put into model, optimisers and scaler; last what `rank` is
@@ -211,7 +210,11 @@ class Checkpoint:
             wrong = f"{self.path} is not a checkpoint of this version of vitcore ({given})"
             raise ValueError(f"{wrong}; choose another out folder.")
         packed = json.loads(metadata["content"])
-        self._compare(packed["identity"])
+        found = _differences(packed["identity"], self.identity)
+        if found:
+            more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
+            mend = "go back to the earlier settings, or choose another out folder"
+            raise ValueError(f"cannot resume {self.path}: {'; '.join(found[:4])}{more}; {mend}.")
         try:
             content = _unpack(packed, tensors)
         except KeyError as error:
@@ -220,25 +223,15 @@ class Checkpoint:
         history = History(content["history"])
         state = State(content["model"], average=content["average"], history=history)
         self.best, self.epochs = content["best"], len(history)
-        if history:
-            state.best = self._read_best(self.best) if self.best else state.judged
+        state.best = state.judged if history else None
+        if self.best is not None:
+            path = self.path.with_name(self.best["file"])
+            state.best, metadata = read_tensors(path, "file of the best weights")
+            if metadata.get(CHECKSUM) != self.best["checksum"]:
+                raise ValueError(f"{path} belongs to another run than {self.path}; remove both.")
         restore(model, state.model)
         for optimizer, own in zip(self.optimizers, content["optimizer"], strict=True):
             _load_optimizer(optimizer, own)
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(content["scaler"])
         return state, content["random"][rank]
-
-    def _read_best(self, best: dict[str, str]) -> Weights:
-        path = self.path.with_name(best["file"])
-        weights, metadata = read_tensors(path, "file of the best weights")
-        if metadata.get("sha256") != best["checksum"]:
-            raise ValueError(f"{path} belongs to another run than {self.path}: remove both.")
-        return weights
-
-    def _compare(self, identity: dict[str, Any]) -> None:
-        found = _differences(identity, self.identity)
-        if found:
-            more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
-            mend = "go back to the earlier settings, or choose another out folder"
-            raise ValueError(f"cannot resume {self.path}: {'; '.join(found[:4])}{more}; {mend}.")

@@ -50,29 +50,16 @@ def resolve_precision(precision: str, device: str | torch.device) -> str:
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The model inside torch.compile and DistributedDataParallel, whose names have no prefix."""
-    while True:
-        inner = getattr(model, "_orig_mod", None)
-        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
-            inner = model.module
-        if inner is None:
-            return model
-        model = inner
+    while hasattr(model, "_orig_mod") or isinstance(model, nn.parallel.DistributedDataParallel):
+        model = getattr(model, "_orig_mod", None) or model.module  # type: ignore[assignment]
+    return model
 
 
-@checked
-def distributed_rank(rank: int | None = None, world_size: int | None = None) -> tuple[int, int]:
-    """(rank, world size) of this process, by default as torch.distributed says, else (0, 1)."""
-    active = torch.distributed.is_available() and torch.distributed.is_initialized()
-    if rank is None:
-        rank = torch.distributed.get_rank() if active else 0
-    if world_size is None:
-        world_size = torch.distributed.get_world_size() if active else 1
-    if rank >= world_size:
-        raise ValueError(f"rank is {rank} of {world_size}; give 0 to world_size - 1.")
-    if world_size > 1 and not active:
-        wanted = "call init_process_group first, or start with torchrun"
-        raise ValueError(f"world_size is {world_size} without torch.distributed; {wanted}.")
-    return rank, world_size
+def distributed_rank() -> tuple[int, int]:
+    """(rank, world size) of this process as torch.distributed says; (0, 1) without it."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
 
 
 def full_tensor(value: Tensor) -> Tensor:

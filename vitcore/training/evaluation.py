@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .._inputs import shown
-from .arguments import checked, is_tensor
+from .arguments import checked, is_tensor, kind_of
 from .device import distributed_rank, resolve_device, resolve_precision
 from .losses import Loss, Metric, choose, mean_loss, score
 
@@ -61,11 +61,9 @@ def compute_logits(model: Callable[[Tensor], Any], images: Tensor, precision: st
     with torch.autocast(images.device.type, _LOW.get(precision), enabled=precision in _LOW):
         logits = model(images)
     if not isinstance(logits, Tensor) or logits.shape[:1] != images.shape[:1]:
-        given = (
-            f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else shown(type(logits))
-        )
-        given += f" for {len(images)} images"
-        raise TypeError(f"the model returned {given}; wrap it to give one tensor of logits (B, K).")
+        given = kind_of(logits) if isinstance(logits, Tensor) else shown(logits)
+        wanted = f"one tensor of logits (B, K) for {len(images)} images"
+        raise TypeError(f"the model returned {given}; wrap it so that it gives {wanted}.")
     return logits.float()
 
 
@@ -108,7 +106,8 @@ def evaluate(
     image, whose mean is reported as "accuracy". device: where to compute; the model's by default.
     """
     loss, metric = choose(loss, metric)
-    _, world_size = distributed_rank(None, world_size)
+    ranks = distributed_rank()[1]
+    world_size = min(world_size or ranks, ranks)
     with _evaluating(model, device, precision) as (where, precision):
         totals = Totals(where)
         for batch in batches:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,12 +88,7 @@ def _check_finite(weights: Weights, where: str) -> None:
 
 def strip_prefixes(weights: Weights) -> Weights:
     """Names without the `_orig_mod.` and `module.` that torch.compile and DDP put before them."""
-    stripped = {}
-    for name, value in weights.items():
-        while name.startswith(("_orig_mod.", "module.")):
-            name = name.split(".", 1)[1]
-        stripped[name] = value
-    return stripped
+    return {re.sub(r"^((_orig_mod|module)\.)+", "", name): w for name, w in weights.items()}
 
 
 def _some(names: Iterable[str]) -> str:
