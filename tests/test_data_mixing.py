@@ -49,6 +49,14 @@ def test_boxes_are_as_large_as_the_paper_draws_them(pasted):
     assert (1 - own).std().item() == pytest.approx(expected.std(), abs=0.03)
 
 
+def test_a_box_reaches_as_far_after_its_centre_as_before_it(pasted):
+    rows, cols, _ = pasted
+    for marked in (rows, cols):
+        sides = marked.sum(1)[~marked[:, 0] & ~marked[:, -1]]  # the rim cuts none of these
+        assert len(sides.unique()) > 10
+        assert not (sides % 2).any()
+
+
 def test_the_centre_of_a_box_is_drawn_for_each_axis(pasted):
     rows, cols, _ = pasted
     found = rows.any(1)

@@ -97,8 +97,8 @@ def random_affine(
     1 ± scale. ``generator`` lives on the images' device. Where all three are zero the images come
     back as they are.
 
-    Raises TypeError for images that are not floating point, ValueError for another rank than four
-    and for amounts out of range.
+    Raises TypeError for images that are not floating point, ValueError for another rank or amounts
+    out of range.
     """
     check_pictures(images, generator)
     degrees, translate, scale = check_affine(degrees, translate, scale)
@@ -159,26 +159,18 @@ def resized_crop(
 
     def places(size: int, start: Tensor, extent: Tensor) -> Tensor:
         """(B, size) in [-1, 1]: where the pixel centres of one axis are read."""
+        start, extent = (values.to(images.dtype).view(-1, 1) for values in (start, extent))
         steps = torch.arange(size, device=images.device, dtype=images.dtype) + 0.5
-        inside = steps * extent.to(images.dtype).view(-1, 1) / size - 0.5
-        inside = torch.minimum(inside.clamp(min=0), extent.to(images.dtype).view(-1, 1) - 1)
-        return (2 * (inside + start.to(images.dtype).view(-1, 1)) + 1) / size - 1
+        inside = torch.minimum((steps * extent / size - 0.5).clamp(min=0), extent - 1)
+        return (2 * (inside + start) + 1) / size - 1
 
     down, across = places(rows, top, height), places(cols, left, width)
-    grid = torch.stack(
-        [across[:, None, :].expand(-1, rows, -1), down[:, :, None].expand(-1, -1, cols)], dim=-1
-    )
+    grid = torch.stack(torch.broadcast_tensors(across[:, None, :], down[:, :, None]), dim=-1)
     return F.grid_sample(images, grid, mode="bilinear", align_corners=False)
 
 
 def erase(
-    images: Tensor,
-    top: Tensor,
-    left: Tensor,
-    height: Tensor,
-    width: Tensor,
-    *,
-    value: float = 0.0,
+    images: Tensor, top: Tensor, left: Tensor, height: Tensor, width: Tensor, *, value: float = 0.0
 ) -> Tensor:
     """Set a box of each image (B, C, H, W) to ``value``; top, left, height, width (B,) in pixels.
 
@@ -207,25 +199,23 @@ def _draw_boxes(
     ratio: tuple[float, float],
     generator: torch.Generator | None,
     *,
-    inside: bool,
+    slack: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Draw a box an image: (top, left, height, width, whether any try fitted), all (B,).
 
     Its share of the area is uniform in ``scale``, the logarithm of height by width uniform in that
-    of ``ratio``. ``inside``: a side of the box must be smaller than the image's, not only fit.
+    of ``ratio``. slack: how many pixels a side must stay below the image's; with 1, it may be 0.
     """
     count, _, rows, cols = images.shape
     draw = torch.rand((count, 2 * _TRIES + 2), generator=generator, device=images.device)
     area = rows * cols * (scale[0] + (scale[1] - scale[0]) * draw[:, :_TRIES])
     low, high = math.log(ratio[0]), math.log(ratio[1])
     shape = torch.exp(low + (high - low) * draw[:, _TRIES : 2 * _TRIES])
-    heights = torch.round(torch.sqrt(area * shape)).clamp(min=0 if inside else 1)
-    widths = torch.round(torch.sqrt(area / shape)).clamp(min=0 if inside else 1)
-    slack = 1 if inside else 0
+    heights = torch.round(torch.sqrt(area * shape)).clamp(min=1 - slack)
+    widths = torch.round(torch.sqrt(area / shape)).clamp(min=1 - slack)
     fits = (heights <= rows - slack) & (widths <= cols - slack)  # (B, tries)
     first = fits.int().argmax(dim=1, keepdim=True)
-    height = heights.gather(1, first).squeeze(1)
-    width = widths.gather(1, first).squeeze(1)
+    height, width = (sides.gather(1, first).squeeze(1) for sides in (heights, widths))
     top = torch.floor(draw[:, -2] * (rows - height + 1)).clamp(min=0)
     left = torch.floor(draw[:, -1] * (cols - width + 1)).clamp(min=0)
     return top, left, height, width, fits.any(dim=1)
@@ -249,15 +239,9 @@ def random_resized_crop(
     check_pictures(images, generator)
     scale, (low, high) = check_range("scale", scale, 0, 1), check_range("ratio", ratio, 1e-3, 1e3)
     inverse = (1 / high, 1 / low)  # height by width
-    top, left, height, width, found = _draw_boxes(images, scale, inverse, generator, inside=False)
-    whole = torch.zeros_like(top)
-    return resized_crop(
-        images,
-        torch.where(found, top, whole),
-        torch.where(found, left, whole),
-        torch.where(found, height, whole + images.shape[-2]),
-        torch.where(found, width, whole + images.shape[-1]),
-    )
+    *box, found = _draw_boxes(images, scale, inverse, generator, slack=0)
+    sides = zip(box, (0, 0, *images.shape[-2:]), strict=True)
+    return resized_crop(images, *(torch.where(found, side, whole) for side, whole in sides))
 
 
 def random_erasing(
@@ -278,5 +262,5 @@ def random_erasing(
     check_share("probability", probability)
     scale, ratio = check_range("scale", scale, 0, 1), check_range("ratio", ratio, 1e-3, 1e3)
     chosen = torch.rand(len(images), generator=generator, device=images.device) < probability
-    top, left, height, width, found = _draw_boxes(images, scale, ratio, generator, inside=True)
+    top, left, height, width, found = _draw_boxes(images, scale, ratio, generator, slack=1)
     return erase(images, top, left, height * (chosen & found), width, value=value)

@@ -86,7 +86,7 @@ def _beta(alpha: float, count: int, generator: torch.Generator | None) -> Tensor
 
 def _draw_mixes(
     count: int,
-    size: tuple[int, int],
+    size: torch.Size,
     alphas: tuple[float, float],
     probability: float,
     cutmix_share: float,
@@ -127,10 +127,8 @@ def mixup_cutmix(
     table 9) are the default.
     """
     num_classes = check_whole("num_classes", num_classes, least=2)
-    alphas = (
-        check_above_zero("mixup_alpha", mixup_alpha),
-        check_above_zero("cutmix_alpha", cutmix_alpha),
-    )
+    mixup_alpha = check_above_zero("mixup_alpha", mixup_alpha)
+    alphas = mixup_alpha, check_above_zero("cutmix_alpha", cutmix_alpha)
     check_share("probability", probability)
     check_share("cutmix_share", cutmix_share)
 
@@ -139,16 +137,13 @@ def mixup_cutmix(
     ) -> tuple[Tensor, Tensor]:
         check_pictures(images, generator)
         targets = _soft(labels, num_classes, images)
-        host = host_generator(generator, images.device)
-        height, width = images.shape[-2:]
-        drawn = _draw_mixes(len(images), (height, width), alphas, probability, cutmix_share, host)
+        size, host = images.shape[-2:], host_generator(generator, images.device)
+        drawn = _draw_mixes(len(images), size, alphas, probability, cutmix_share, host)
         drawn = drawn.to(images.device, non_blocking=True)
         cut = drawn[:, 0] > 0
         by_mixup = mixup(images, targets, drawn[:, 5])
         by_cutmix = cutmix(images, targets, drawn[:, 1:5])
-        return (
-            torch.where(column(cut), by_cutmix[0], by_mixup[0]),
-            torch.where(cut.view(-1, 1), by_cutmix[1], by_mixup[1]),
-        )
+        mixed = torch.where(column(cut), by_cutmix[0], by_mixup[0])
+        return mixed, torch.where(cut.view(-1, 1), by_cutmix[1], by_mixup[1])
 
     return mix

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -50,12 +51,10 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
     check_pictures(images, factor=factor)
     if min(images.shape[-2:]) <= 2:
         return images
-    channels = images.shape[1]
-    kernel = images.new_ones(3, 3)
-    kernel[1, 1] = 5
-    kernel = (kernel / kernel.sum()).expand(channels, 1, 3, 3)
+    kernel = images.new_tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
+    kernel = kernel.expand(images.shape[1], 1, 3, 3)
     blurred = images.clone()
-    blurred[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=channels)
+    blurred[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=images.shape[1])
     return _blend(images, blurred, factor)
 
 
@@ -95,25 +94,48 @@ def equalize(images: Tensor) -> Tensor:
     return torch.where((step == 0)[..., None], images, spread)
 
 
-# Each with the largest amount and whether its sign is drawn; 31 amounts from nothing to it.
-# TrivialAugment's wide space (Müller and Hutter, 2021, table 5), in torchvision's order.
-TRIVIAL: dict[str, tuple[float, bool]] = {
-    "identity": (0.0, False),
-    "shear_x": (0.99, True),
-    "shear_y": (0.99, True),
-    "translate_x": (32.0, True),
-    "translate_y": (32.0, True),
-    "rotate": (135.0, True),
-    "brightness": (0.99, True),
-    "colour": (0.99, True),
-    "contrast": (0.99, True),
-    "sharpness": (0.99, True),
-    "posterize": (6.0, False),
-    "solarize": (1.0, False),
-    "autocontrast": (0.0, False),
-    "equalize": (0.0, False),
-}
+def _shear(images: Tensor, amount: Tensor, fill: float, axis: int) -> Tensor:
+    """Slant images along x (axis 0) or y (1); one pixel in axes from -1 to 1 as in ``affine``."""
+    slope = amount * images.shape[axis - 2] / images.shape[-1 - axis]
+    return _slide(images, slope, slope, fill, axis)
 
+
+def _translate(images: Tensor, amount: Tensor, fill: float, axis: int) -> Tensor:
+    shift = -amount.trunc() * 2 / images.shape[-1 - axis]
+    return _slide(images, torch.zeros_like(shift), shift, fill, axis)
+
+
+def _slide(images: Tensor, slope: Tensor, shift: Tensor, fill: float, axis: int) -> Tensor:
+    theta = torch.eye(2, 3, device=images.device, dtype=images.dtype).repeat(len(images), 1, 1)
+    theta[:, axis, 1 - axis], theta[:, axis, 2] = slope.to(images.dtype), shift.to(images.dtype)
+    return sample(images, theta, fill)
+
+
+def _rotate(images: Tensor, amount: Tensor, fill: float) -> Tensor:
+    zero = torch.zeros_like(amount)
+    return affine(images, -amount, torch.stack([zero, zero], dim=1), zero + 1, fill=fill)
+
+
+# Each with what it does to (images, amount, fill), the largest amount, and whether its sign is
+# drawn; 31 amounts from nothing to the largest. TrivialAugment's wide space (Müller and Hutter,
+# 2021, table 5), in torchvision's order.
+_SPACE: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float, bool]] = {
+    "identity": (lambda images, amount, _: images, 0.0, False),
+    "shear_x": (partial(_shear, axis=0), 0.99, True),
+    "shear_y": (partial(_shear, axis=1), 0.99, True),
+    "translate_x": (partial(_translate, axis=0), 32.0, True),
+    "translate_y": (partial(_translate, axis=1), 32.0, True),
+    "rotate": (_rotate, 135.0, True),
+    "brightness": (lambda images, amount, _: brightness(images, 1 + amount), 0.99, True),
+    "colour": (lambda images, amount, _: colour(images, 1 + amount), 0.99, True),
+    "contrast": (lambda images, amount, _: contrast(images, 1 + amount), 0.99, True),
+    "sharpness": (lambda images, amount, _: sharpness(images, 1 + amount), 0.99, True),
+    "posterize": (lambda images, amount, _: posterize(images, 8 - amount.round()), 6.0, False),
+    "solarize": (lambda images, amount, _: solarize(images, 1 - amount), 1.0, False),
+    "autocontrast": (lambda images, amount, _: autocontrast(images), 0.0, False),
+    "equalize": (lambda images, amount, _: equalize(images), 0.0, False),
+}
+TRIVIAL = {name: (largest, signed) for name, (_, largest, signed) in _SPACE.items()}
 _TRIVIAL_BINS = 31
 
 
@@ -126,39 +148,7 @@ def trivial_operation(name: str, images: Tensor, amount: Tensor, fill: float = 0
     """
     check_choice("name", name, TRIVIAL)
     check_pictures(images, amount=amount)
-    fill = check_number("fill", fill)
-    if name in _ENHANCE:
-        return _ENHANCE[name](images, 1 + amount)
-    if name == "identity":
-        return images
-    if name == "posterize":
-        return posterize(images, 8 - amount.round())
-    if name == "solarize":
-        return solarize(images, 1 - amount)
-    if name == "autocontrast":
-        return autocontrast(images)
-    if name == "equalize":
-        return equalize(images)
-    rows, cols = images.shape[-2:]
-    zero, one = torch.zeros_like(amount), torch.ones_like(amount)
-    if name == "rotate":
-        return affine(images, -amount, torch.stack([zero, zero], dim=1), one, fill=fill)
-    # One pixel in numbers that count the axis from -1 to 1; see affine.
-    entries = {
-        "shear_x": [one, amount * rows / cols, amount * rows / cols, zero, one, zero],
-        "shear_y": [one, zero, zero, amount * cols / rows, one, amount * cols / rows],
-        "translate_x": [one, zero, -amount.trunc() * 2 / cols, zero, one, zero],
-        "translate_y": [one, zero, zero, zero, one, -amount.trunc() * 2 / rows],
-    }
-    return sample(images, torch.stack(entries[name], dim=1).view(-1, 2, 3), fill)
-
-
-_ENHANCE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "brightness": brightness,
-    "colour": colour,
-    "contrast": contrast,
-    "sharpness": sharpness,
-}
+    return _SPACE[name][0](images, amount, check_number("fill", fill))
 
 
 def trivial_augment(
@@ -181,9 +171,7 @@ def trivial_augment(
     counts = torch.bincount(chosen, minlength=len(TRIVIAL)).tolist()
     order = chosen.argsort(stable=True).to(images.device, non_blocking=True).split(counts)
     for mine, (name, (largest, signed)) in zip(order, TRIVIAL.items(), strict=True):
-        if name == "identity" or not len(mine):
-            continue
-        amount = strength[mine] * largest
-        amount = amount * sign[mine] if signed else amount
-        changed[mine] = trivial_operation(name, images[mine], amount.to(images.dtype), fill)
+        if name != "identity" and len(mine):
+            amount = strength[mine] * largest * (sign[mine] if signed else 1)
+            changed[mine] = trivial_operation(name, images[mine], amount.to(images.dtype), fill)
     return changed
