@@ -300,6 +300,7 @@ FORBIDDEN = {
     "a package registry's host": re.compile(
         "|".join(("py" + r"pi\.org", "python" + r"hosted\.org", "download" + r"\.pytorch\.org"))
     ),
+    "a mark of a merge": re.compile("^(?:" + "<" * 7 + "|" + ">" * 7 + ") ", re.MULTILINE),
 }
 # These plant paths to find out whether they are found.
 PLANTED = {"tests/test_notebooks.py"}
