@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tokens of a small ViT hold, changed in one place at a time; chapters 1 and 2 show it.
+"""What the tokens of a small ViT hold and how they attend; chapters 1 to 3 show it.
 
 python -m benchmarks.tokens STUDY trains every variant of a study from every seed with one fixed
 budget and writes runs/STUDY/record.json, as benchmarks.ablations does.
@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.ablations import RECIPE, Variant, planted, run
+from vitbook.checks import BUGS
 from vitcore.data import Batches, load_dataset
 from vitcore.embeddings import resize_positions, sincos_positions_2d
 from vitcore.patches import PatchEmbed
@@ -135,6 +136,19 @@ POSITIONS = {
     )
 }  # fmt: skip
 
+# --- chapter 3: how many heads, and the division by the root of d --------------------------------
+
+HEADS = {
+    variant.name: variant
+    for variant in (
+        Variant("correct", "4 heads", "correct", ViT, 3),
+        Variant("one-head", "1 head", "choice", _with(heads=1), 3),
+        Variant("unscaled", "4 heads, not divided", "mistake", planted("unscaled"), 3),
+        Variant("one-head-unscaled", "1 head, not divided", "mistake",
+                lambda config: BUGS["unscaled"].plant(ViT(replace(config, heads=1))), 3),
+    )
+}  # fmt: skip
+
 # --- the studies ------------------------------------------------------------------------------
 
 STUDIES = {
@@ -171,6 +185,16 @@ STUDIES = {
             note="the model of chapter 2; the same budget for every variant",
         ),
         POSITIONS,
+    ),
+    # 64 numbers in a query of one head: enough for the division by their root to matter.
+    "heads": Study(
+        replace(
+            RECIPE,
+            name="heads",
+            model=replace(RECIPE.model, dim=64, init_std=0.08),
+            train=replace(RECIPE.train, lr=2e-3),
+        ),
+        HEADS,
     ),
 }  # fmt: skip
 
