@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The studies behind chapters 1 and 2 (01_patches.ipynb, 02_embeddings.ipynb) run in seconds."""
+"""The studies behind chapters 1 to 3 (01_patches.ipynb to 03_attention.ipynb) run in seconds."""
 
 from __future__ import annotations
 
@@ -39,14 +39,26 @@ def test_a_study_trains_every_variant(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", tokens.STUDIES)
 def test_variants_of_a_seed_start_from_the_same_weights(name: str) -> None:
     study = tokens.STUDIES[name]
-    cuts = name.startswith("cuts")
+    alike = name != "positions"  # there the variants do not have the same parameters
     weights = []
     for variant in study.variants.values():
         torch.manual_seed(0)
         weights.append(variant.build(study.recipe.model).state_dict())
     for other in weights[1:]:
-        assert not cuts or all(torch.equal(other[key], weights[0][key]) for key in weights[0])
+        assert not alike or all(torch.equal(other[key], weights[0][key]) for key in weights[0])
         assert other["patch_embed.proj.weight"].shape == weights[0]["patch_embed.proj.weight"].shape
+
+
+def test_the_heads_share_the_width_and_the_mistake_is_planted_in_both() -> None:
+    study = tokens.STUDIES["heads"]
+    models = {name: v.build(study.recipe.model) for name, v in study.variants.items()}
+    sizes = {name: model.config.dim // model.config.heads for name, model in models.items()}
+    assert sizes == {"correct": 16, "one-head": 64, "unscaled": 16, "one-head-unscaled": 64}
+    assert len({sum(p.numel() for p in model.parameters()) for model in models.values()}) == 1
+    images = torch.randn(2, 1, 28, 28)
+    for right, wrong in (("correct", "unscaled"), ("one-head", "one-head-unscaled")):
+        models[wrong].load_state_dict(models[right].state_dict())
+        assert not torch.allclose(models[right](images), models[wrong](images), atol=1e-6)
 
 
 def test_scattering_deals_every_pixel_once_in_one_order_for_all_images() -> None:

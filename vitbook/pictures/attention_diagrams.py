@@ -87,7 +87,7 @@ def attention_diagram(*, shapes: bool = True, title: str | None = None) -> Figur
 
 @style()
 def heads_diagram(heads: int = 3, *, title: str | None = None) -> Figure:
-    """A token's D numbers split among the heads, each of which attends alone, and put together.
+    """The heads share what the maps make of a token: each gets a part of q, of k and of v.
 
     Args:
         heads: h, from 2 to 4 (more cannot be read on a phone).
@@ -95,51 +95,46 @@ def heads_diagram(heads: int = 3, *, title: str | None = None) -> Figure:
     if heads not in (2, 3, 4):
         raise ValueError(f"heads is {heads!r}, but the picture has room for 2, 3 or 4.")
     canvas = Canvas(WIDTH, 8.0, title)
-    left, width = 0.12, WIDTH - 0.24
-    each = 12 // heads
-    cell = width / 12
+    left, width, high = 0.12, WIDTH - 0.24, 0.24
+    middle = WIDTH / 2
+    gap, letter = 0.1, 0.2  # between heads; room for q, k and v in front of the first
+    group = (width - letter - gap * (heads - 1)) / heads
+    starts = [left + letter + i * (group + gap) for i in range(heads)]
+    centres = [start + group / 2 for start in starts]
     strengths = np.linspace(0.3, 0.9, heads)
-    gap = 0.16
-    group = (width - gap * (heads - 1)) / heads
-    size = group / each
 
-    def whole(y: float) -> None:
-        for i in range(12):
-            canvas.cell(
-                left + i * cell, y, cell, 0.3, "attention", strength=float(strengths[i // each])
-            )
+    def strip(y: float, x: float, wide: float, role: str, strength: float, count: int) -> None:
+        for i in range(count):
+            canvas.cell(x + i * wide / count, y, wide / count, high, role, strength=strength)
 
-    def parts(y: float) -> None:
-        for k in range(heads):
-            for i in range(each):
-                canvas.cell(
-                    left + k * (group + gap) + i * size,
-                    y,
-                    size,
-                    0.3,
-                    "attention",
-                    strength=float(strengths[k]),
-                )
-
-    centres = [left + k * (group + gap) + group / 2 for k in range(heads)]
-    froms = [left + (k + 0.5) * each * cell for k in range(heads)]
-    canvas.brace(left, 0.36, width, "D numbers of one token", side="top")
-    whole(0.42)
-    for a, b in zip(froms, centres, strict=True):
-        canvas.arrow((a, 0.74), (b, 1.02))
-    parts(1.06)
-    canvas.brace(left, 1.4, group, "d = D/h", side="bottom")
-    for k, x in enumerate(centres):
-        canvas.arrow((x, 1.76 if k == 0 else 1.4), (x, 2.0))
-        canvas.box(x - group / 2, 2.0, group, 0.62, f"head {k}\nattends", "attention")
-        canvas.arrow((x, 2.62), (x, 2.9))
-    parts(2.94)
-    for a, b in zip(centres, froms, strict=True):
-        canvas.arrow((a, 3.26), (b, 3.54))
-    whole(3.58)
-    canvas.arrow((WIDTH / 2, 3.9), (WIDTH / 2, 4.14))
-    box = canvas.box(left, 4.14, width, 0.38, "output projection mixes the heads", "attention")
-    canvas.arrow(box.bottom, (WIDTH / 2, box.bottom[1] + 0.26))
-    canvas.label(WIDTH / 2, box.bottom[1] + 0.38, "D numbers again")
+    y = 0.36
+    canvas.brace(left, y, width, "D numbers of one token", side="top")
+    strip(y + 0.06, left, width, "token", 0.6, 12)
+    y += 0.06 + high
+    canvas.arrow((middle, y), (middle, y + 0.24))
+    box = canvas.box(left, y + 0.24, width, 0.62, "three maps, each of\nall D numbers", "attention")
+    y = box.bottom[1]
+    for x in centres:
+        canvas.arrow((x, y), (x, y + 0.24))
+    y += 0.28
+    for name in "qkv":
+        canvas.label(left + 0.06, y + high / 2, name)
+        for start, strength in zip(starts, strengths, strict=True):
+            strip(y, start, group, "attention", float(strength), 12 // heads)
+        y += high + 0.04
+    canvas.brace(starts[0], y, group, "d = D/h", side="bottom")
+    for i, x in enumerate(centres):
+        canvas.arrow((x, y + (0.36 if i == 0 else 0)), (x, y + 0.6))
+        canvas.box(x - group / 2, y + 0.6, group, 0.62, f"head {i}\nattends", "attention")
+        canvas.arrow((x, y + 1.22), (x, y + 1.46))
+    y += 1.5
+    whole = width / heads
+    for i, strength in enumerate(strengths):
+        strip(y, left + i * whole, whole, "attention", float(strength), 12 // heads)
+    canvas.arrow((middle, y + high), (middle, y + high + 0.24))
+    y += high + 0.24
+    box = canvas.box(left, y, width, 0.38, "output projection mixes the heads", "attention")
+    canvas.arrow(box.bottom, (middle, box.bottom[1] + 0.26))
+    canvas.label(middle, box.bottom[1] + 0.38, "D numbers again")
     canvas.resize(box.bottom[1] + 0.52)
     return canvas.figure

@@ -264,8 +264,8 @@ LETTER_ALTS: dict[str, str] = {
     "P": "An image cut into patches; an arrow spans the side of one.",
     "N": "A row of tokens under one brace.",
     "D": "One token, a column of numbers, spanned by a brace.",
-    "h": "A token's column split into equal parts.",
-    "d": "A token's column split into equal parts, one of them spanned by a brace.",
+    "h": "The numbers that a map makes of a token, split into equal parts.",
+    "d": "The numbers that a map makes of a token, split into equal parts, one spanned by a brace.",
     "L": "Blocks above one another, spanned by a brace.",
     "K": "A row of bars, one for each class, one of them the tallest.",
 }
