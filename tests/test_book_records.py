@@ -87,6 +87,13 @@ def test_a_run_is_fetched_once(elsewhere, finished):
     assert len(asked) == 3
 
 
+def test_weights_are_not_handed_out_to_be_scored_on_what_they_saw(elsewhere, small_mnist):
+    part = small_mnist.subset(80, 40, 40)
+    load_run_weights("tiny", part.test)
+    with pytest.raises(ValueError, match="80 are among those"):
+        load_run_weights("tiny", part.train)
+
+
 def test_a_file_with_another_checksum_is_refused(elsewhere):
     tmp_path, _ = elsewhere
     index = json.loads(records._INDEX.read_text())
@@ -185,6 +192,7 @@ def test_published_records(path):
     if weights.exists():
         loaded = load_run_weights(path.parent.name)
         assert sum(p.numel() for p in loaded.model.parameters()) == record.parameters
+        assert "seen_images" in loaded.metadata
 
 
 def test_the_repositorys_address():

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcore.data import SPLITS, cache_dir
+from vitcore.data import SPLITS, Split, cache_dir
 from vitcore.records import RECORD, Record, RunRecord, read_json
-from vitcore.runs import WEIGHTS
+from vitcore.runs import WEIGHTS, check_unseen
 from vitcore.training import LoadedModel, load_weights, replace_file
 
 __all__ = [
@@ -266,9 +266,15 @@ def find_record(name: str) -> dict[str, Any] | None:
     return load_record(name) if name in list_runs() else None
 
 
-def load_run_weights(name: str) -> LoadedModel:
-    """The model that a run of the book made; see `run_file` and `vitcore.training.load_weights`."""
-    return load_weights(run_file(name, WEIGHTS))
+def load_run_weights(name: str, test: Split | None = None) -> LoadedModel:
+    """The model that a run of the book made; see `run_file` and `vitcore.training.load_weights`.
+
+    test: the images that it is to be scored on; ValueError where training saw some of them.
+    """
+    loaded = load_weights(run_file(name, WEIGHTS))
+    if test is not None:
+        check_unseen(loaded, test)
+    return loaded
 
 
 def index_runs(
