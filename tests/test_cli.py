@@ -236,7 +236,7 @@ def test_errors_are_one_sentence(trained, folder, capsys, tmp_path, monkeypatch)
         (["train", "mnist", "--recipe", "none"], "choose one of"),
         (["train", "mnist", "--epochs", "0"], "epochs"),
         (["train", "mnist", "--threads", "0"], "--threads"),
-        (["train", "mnist", "--threads", "99999"], "the cores of this machine"),
+        (["train", "mnist", "--threads", "99999"], "this machine's cores"),
         (["train", "mnist", "--seed", str(10**30)], "seed"),
         (["train", "mnist", "--seed", "-1"], "seed"),
         (["train", "mnist", "--device", "quantum"], "unknown device"),

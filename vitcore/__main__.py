@@ -4,14 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +39,7 @@ that holds them. The folder --out receives
   checkpoint.safetensors  the state after the last epoch; --resume goes on from there
 """
 
-TRAIN_EXAMPLES = """\
+EXAMPLES = """\
 examples:
   python -m vitcore train mnist
   python -m vitcore train mnist --recipe mnist-long --seed 1 --out out/long
@@ -50,92 +49,72 @@ examples:
   torchrun --nproc-per-node 2 -m vitcore train cifar100 --recipe gpu     on two GPUs
 """
 
+PREDICT = """\
+Name any picture files: they are resized to what the model was trained on, digits for a model of
+MNIST are prepared as MNIST's were, and the three best guesses are printed.
+"""
+
+_DATASETS = ", ".join(sorted({recipe.dataset for recipe in RECIPES.values()}))
+
+# By name: what stands for the value (N: a whole number; none: a switch), and the help.
+ARGUMENTS = {
+    "dataset": ("DATASET", f"{_DATASETS} or folder"),
+    "weights": ("WEIGHTS", "a model.safetensors that train wrote"),
+    "images": ("FOLDER", "for images of your own: the folder with a sub-folder for each class"),
+    "pictures": ("IMAGE", "picture files"),
+    "--recipe": ("NAME", "see `python -m vitcore recipes`"),
+    "--out": ("DIR", "default: out/RECIPE-seedN"),
+    "--epochs": ("N", "instead of the recipe's number"),
+    "--seed": ("N", "default: 0"),
+    "--precision": ("P", "fp32, bf16, fp16 or auto, instead of the recipe's; bf16 saves time on "
+                    "CPUs that compute in it, and costs time on others"),
+    "--resume": ("", "go on from the checkpoint in --out"),
+    "--quick": ("", "two epochs on a few hundred images: only to try it"),
+    "--allow-seen": ("", "go on where test images are among those that the weights were trained "
+                     "or chosen on"),
+    "--data": ("DIR", "folder that holds NAME.npz, e.g. mnist.npz"),
+    "--stand-in": ("", "where the images are neither on disk nor cached, draw a stand-in instead "
+                   "of downloading them; its results say that they are from a stand-in"),
+    "--device": ("D", "auto (cuda, else mps, else cpu), cpu, cuda, mps"),
+    "--threads": ("N", "CPU threads; default: all cores"),
+    "--import": ("MODULE", "import this module first: one that registers recipes, an attention or "
+                 "a patch embedding of your own"),
+}  # fmt: skip
+_DETAILS: dict[str, dict[str, Any]] = {
+    "images": {"nargs": "?"},
+    "pictures": {"nargs": "+"},
+    "--seed": {"default": 0},
+    "--precision": {"choices": PRECISIONS},
+    "--device": {"default": "auto"},
+    "--import": {"dest": "modules", "action": "append", "default": []},
+}
+_PLACE = "--data --stand-in --device --threads"
+
+# By command: what it does in a few words, its description and examples, and its arguments.
+COMMANDS = {
+    "train": ("train a model", TRAIN, EXAMPLES, "dataset images --recipe --out --epochs --seed "
+              f"--precision --resume --quick {_PLACE}"),
+    "eval": ("test saved weights", "Accuracy and loss on the test images.", "",
+             f"weights images --allow-seen {_PLACE}"),
+    "predict": ("name pictures", PREDICT, "", "weights pictures --device --threads"),
+    "recipes": ("list the recipes", "The recipes, by data set.", "", ""),
+}  # fmt: skip
+
 
 def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
     # Abbreviated options would slip past the cleaning of the recorded command.
-    parser = argparse.ArgumentParser(
-        prog="python -m vitcore", description=DESCRIPTION, formatter_class=raw, allow_abbrev=False
-    )
+    style: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter}
+    style["allow_abbrev"] = False
+    parser = argparse.ArgumentParser("python -m vitcore", description=DESCRIPTION, **style)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, summary: str, **options: Any) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name, help=summary, formatter_class=raw, allow_abbrev=False, **options
-        )
-        added.add_argument(
-            "--import",
-            dest="modules",
-            metavar="MODULE",
-            action="append",
-            default=[],
-            help="import this module first: one that registers recipes, an attention or a patch "
-            "embedding of your own",
-        )
-        return added
-
-    def add_place(to: argparse.ArgumentParser) -> None:
-        to.add_argument("--data", metavar="DIR", help="folder that holds NAME.npz, e.g. mnist.npz")
-        to.add_argument(
-            "--stand-in",
-            action="store_true",
-            help="where the images are neither on disk nor cached, draw a stand-in instead of "
-            "downloading them; its results say that they are from a stand-in",
-        )
-
-    def add_device(to: argparse.ArgumentParser) -> None:
-        to.add_argument(
-            "--device",
-            default="auto",
-            metavar="D",
-            help="auto (cuda, else mps, else cpu), cpu, cuda, mps",
-        )
-        to.add_argument("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
-
-    own = "for images of your own: the folder that has a sub-folder of them for each class"
-    train = add("train", "train a model", description=TRAIN, epilog=TRAIN_EXAMPLES)
-    datasets = sorted({recipe.dataset for recipe in RECIPES.values()})
-    train.add_argument("dataset", metavar="DATASET", help=f"{', '.join(datasets)} or folder")
-    train.add_argument("images", metavar="FOLDER", nargs="?", help=own)
-    train.add_argument("--recipe", metavar="NAME", help="see `python -m vitcore recipes`")
-    train.add_argument("--out", metavar="DIR", help="default: out/RECIPE-seedN")
-    train.add_argument("--epochs", type=int, metavar="N", help="instead of the recipe's number")
-    train.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
-    train.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        help="instead of the recipe's; bf16 saves time on CPUs that compute in it, and costs time "
-        "on others",
-    )
-    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
-    train.add_argument(
-        "--quick", action="store_true", help="two epochs on a few hundred images: only to try it"
-    )
-    add_place(train)
-    add_device(train)
-
-    test = add("eval", "test saved weights", description="Accuracy and loss on the test images.")
-    test.add_argument("weights", metavar="WEIGHTS", help="a model.safetensors that train wrote")
-    test.add_argument("images", metavar="FOLDER", nargs="?", help=own)
-    test.add_argument(
-        "--allow-seen",
-        action="store_true",
-        help="go on where test images are among those that the weights were trained or chosen on",
-    )
-    add_place(test)
-    add_device(test)
-
-    guess = add(
-        "predict",
-        "name pictures",
-        description="Name any picture files: they are resized to what the model was trained on, "
-        "and its\nthree best guesses are printed with their probabilities.",
-    )
-    guess.add_argument("weights", metavar="WEIGHTS", help="a model.safetensors that train wrote")
-    guess.add_argument("images", metavar="IMAGE", nargs="+", help="picture files")
-    add_device(guess)
-
-    add("recipes", "list the recipes", description="The recipes, by data set.")
+    for name, (summary, description, epilog, arguments) in COMMANDS.items():
+        text: dict[str, Any] = {"help": summary, "description": description, "epilog": epilog}
+        command = commands.add_parser(name, **text, **style)
+        for argument in [*arguments.split(), "--import"]:
+            value, summary = ARGUMENTS[argument]
+            kind: dict[str, Any] = {"metavar": value} if value else {"action": "store_true"}
+            kind |= {"type": int} if value == "N" else {}
+            command.add_argument(argument, help=summary, **kind, **_DETAILS.get(argument, {}))
     return parser
 
 
@@ -151,23 +130,12 @@ class _Ended(KeyboardInterrupt):
     """SIGTERM, by which schedulers and `kill` end a process; it ends a command as Ctrl-C does."""
 
 
-@contextlib.contextmanager
-def _endable() -> Iterator[None]:
-    def end(number: int, frame: Any) -> None:
-        raise _Ended
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+def _end(number: int, frame: Any) -> None:
+    raise _Ended
 
 
-def _import(modules: Sequence[str]) -> None:
-    for name in modules:
+def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    for name in args.modules:
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -175,31 +143,26 @@ def _import(modules: Sequence[str]) -> None:
                 f"--import {name} failed ({error}): give the name of a module without .py, and "
                 "start the command in the folder that holds it."
             ) from error
-
-
-def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    _import(args.modules)
-    if getattr(args, "threads", None) is not None:
-        cores = os.cpu_count() or 1
-        if not 1 <= args.threads <= cores:
-            raise ValueError(
-                f"--threads is {args.threads}; give 1 to {cores}, the cores of this machine."
-            )
-        torch.set_num_threads(args.threads)
+    threads, cores = getattr(args, "threads", None), os.cpu_count() or 1
+    if threads is not None:
+        if not 1 <= threads <= cores:
+            raise ValueError(f"--threads is {threads}; give 1 to {cores}, this machine's cores.")
+        torch.set_num_threads(threads)
     if args.command == "train":
         return _cli.run_train(args, arguments)
-    if args.command == "recipes":
-        return _cli.run_recipes()
-    return _cli.run_eval(args) if args.command == "eval" else _cli.run_predict(args)
+    return getattr(_cli, f"run_{args.command}")(args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the status is 0, 2 after an error, 130 after Ctrl-C, 143 after SIGTERM."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     args = _parser().parse_args(arguments)
+    before = signal.getsignal(signal.SIGTERM)
+    handled = threading.current_thread() is threading.main_thread()
     try:
-        with _endable():
-            return _run(args, arguments)
+        if handled:
+            signal.signal(signal.SIGTERM, _end)
+        return _run(args, arguments)
     except KeyboardInterrupt as interrupt:
         print(f"\n{str(interrupt) or 'stopped.'}", file=sys.stderr)
         if args.command == "train" and args.out and Path(args.out, CHECKPOINT).exists():
@@ -211,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"error: {error}", file=sys.stderr)
         return 2
+    finally:
+        if handled:
+            signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":

@@ -8,34 +8,20 @@ import contextlib
 import os
 import re
 import statistics
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import distributed
 
+from . import data, training
 from ._inputs import to_pair
-from .data import (
-    IMAGE_SUFFIXES,
-    Batches,
-    ImageDataset,
-    load_dataset,
-    load_folder,
-    read_digit,
-    read_image,
-)
+from .data import ImageDataset
 from .recipes import RECIPES, Recipe, folder_recipe, get_recipe
 from .records import RECORD, RunRecord, commit, recorded_command
 from .runs import WEIGHTS, check_unseen, train_recipe
-from .training import (
-    CHECKPOINT,
-    LoadedModel,
-    evaluate,
-    load_weights,
-    predict,
-    resolve_device,
-    resolve_precision,
-)
+from .training import CHECKPOINT, LoadedModel, resolve_device, resolve_precision
 
 FOLDER = "folder"  # the name of a data set that is a folder of one's own
 
@@ -44,7 +30,7 @@ def find_size(folder: Path) -> int:
     """The side for images of a folder: their median shorter side as a multiple of 8, 32 to 64."""
     from PIL import Image
 
-    files = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(p for p in folder.glob("*/*") if p.suffix.lower() in data.IMAGE_SUFFIXES)
     sides = []
     for file in files[:: 1 + len(files) // 200]:
         with contextlib.suppress(OSError), Image.open(file) as image:
@@ -55,23 +41,23 @@ def find_size(folder: Path) -> int:
 def _load(args: argparse.Namespace, name: str, loaded: LoadedModel | None = None) -> ImageDataset:
     """The images of that name, or of the folder that was given, as a loaded model wants them."""
     if args.images is None:
-        return load_dataset(name, args.data, stand_in=True if args.stand_in else None)
+        return data.load_dataset(name, args.data, stand_in=True if args.stand_in else None)
     if loaded is None:
-        return load_folder(args.images, image_size=find_size(Path(args.images).expanduser()))
+        return data.load_folder(args.images, image_size=find_size(Path(args.images).expanduser()))
     config = loaded.config
-    return load_folder(args.images, image_size=config.image_size, channels=config.in_channels)
+    return data.load_folder(args.images, image_size=config.image_size, channels=config.in_channels)
 
 
 @contextlib.contextmanager
-def _processes(device: str) -> Iterator[tuple[int, int, str]]:
+def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
     """Join the processes that torchrun started, where it did: (rank, how many, device).
 
     On CUDA each has the GPU of its own number. Only rank 0 prints.
     """
-    if "LOCAL_RANK" not in os.environ:
-        yield 0, 1, device
-        return
     where = resolve_device(device)
+    if "LOCAL_RANK" not in os.environ:
+        yield 0, 1, where
+        return
     if where.type == "mps" or not distributed.is_available():
         raise ValueError(
             f"several processes cannot train on {where.type} with this torch: leave torchrun out, "
@@ -83,23 +69,12 @@ def _processes(device: str) -> Iterator[tuple[int, int, str]]:
     distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
         rank = distributed.get_rank()
-        with contextlib.ExitStack() as stack:
-            if rank:
-                silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
-                stack.enter_context(contextlib.redirect_stdout(silence))
-            yield rank, distributed.get_world_size(), str(where)
+        with open(os.devnull, "w") as silence:  # noqa: PTH123
+            said = silence if rank else sys.stdout
+            with contextlib.redirect_stdout(said):
+                yield rank, distributed.get_world_size(), where
     finally:
         distributed.destroy_process_group()
-
-
-def _load_in_turn(args: argparse.Namespace, rank: int, processes: int) -> ImageDataset:
-    """Rank 0 fetches the images, or draws them, before the others find them on the disk."""
-    if rank:
-        distributed.barrier()
-    dataset = _load(args, args.dataset)
-    if processes > 1 and not rank:
-        distributed.barrier()
-    return dataset
 
 
 def _choose_recipe(args: argparse.Namespace, dataset: ImageDataset | None = None) -> Recipe:
@@ -112,23 +87,9 @@ def _choose_recipe(args: argparse.Namespace, dataset: ImageDataset | None = None
         recipe = RECIPES[args.recipe].fitted_to(dataset)
     else:
         raise ValueError(f"there is no recipe {args.recipe!r}: choose one of {', '.join(RECIPES)}.")
-    if args.quick:
-        recipe = recipe.quick()
+    recipe = recipe.quick() if args.quick else recipe
     changes = {name: getattr(args, name) for name in ("seed", "epochs", "precision")}
     return recipe.with_train(**{name: v for name, v in changes.items() if v is not None})
-
-
-def run_train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
-    """Train by a recipe, and write weights and record."""
-    if (args.dataset == FOLDER) != (args.images is not None):
-        raise ValueError(
-            "a folder of your own images is given as `train folder MY_IMAGES`, a named data set as "
-            "`train mnist`."
-        )
-    if args.quick and args.images is not None:
-        raise ValueError("--quick is for the named data sets: try a folder with --epochs 1.")
-    with _processes(args.device) as (rank, processes, device):
-        return _train_here(args, arguments, rank, processes, resolve_device(device))
 
 
 def _find_out(args: argparse.Namespace, name: str) -> Path:
@@ -151,59 +112,67 @@ def _is_finished(out: Path, recipe: Recipe, dataset: ImageDataset) -> bool:
     done = RunRecord.read(out / RECORD)
     # A record keeps what it was written with; settings that came later have their defaults.
     same = Recipe.from_dict(done.recipe) == recipe.fitted_to(dataset)
+    problem = ""
     if not same or done.source != str(dataset.source):
-        raise ValueError(
-            f"{out} holds a finished run of another recipe, seed or data: choose another --out."
-        )
-    if (out / WEIGHTS).exists():
+        problem = "a finished run of another recipe, seed or data: choose another --out."
+    elif (out / WEIGHTS).exists():
         print(f"{out} holds this run, finished: test accuracy {done.test_accuracy:.4f}.")
         return True
-    if not (out / CHECKPOINT).exists():
-        raise ValueError(
-            f"{out} holds the record of this run, but neither its weights nor a checkpoint to make "
-            "them from: train it again in another --out."
+    elif not (out / CHECKPOINT).exists():
+        problem = (
+            "the record of this run, but neither its weights nor a checkpoint to make them from: "
+            "train it again in another --out."
         )
+    if problem:
+        raise ValueError(f"{out} holds {problem}")
     return False
 
 
-def _train_here(
-    args: argparse.Namespace,
-    arguments: Sequence[str],
-    rank: int,
-    processes: int,
-    device: torch.device,
-) -> int:
-    code = commit()
-    # A named recipe is looked at before any image is fetched; a folder's own follows from them.
-    named = None if args.images is not None else _choose_recipe(args)
-    out = _find_out(args, named.name if named else Path(args.images).resolve().name)
-    dataset = _load_in_turn(args, rank, processes)
-    recipe = named or _choose_recipe(args, dataset)
-    if _is_finished(out, recipe, dataset):
+def run_train(args: argparse.Namespace, arguments: Sequence[str]) -> int:
+    """Train by a recipe, and write weights and record."""
+    own, code = args.images is not None, commit()
+    if own != (args.dataset == FOLDER):
+        raise ValueError(
+            "a folder of your own images is given as `train folder MY_IMAGES`, a named data set as "
+            "`train mnist`."
+        )
+    if own and args.quick:
+        raise ValueError("--quick is for the named data sets: try a folder with --epochs 1.")
+    with _processes(args.device) as (rank, processes, device):
+        # A named recipe is looked at before any image is fetched; a folder's own follows from them.
+        recipe = None if own else _choose_recipe(args)
+        out = _find_out(args, recipe.name if recipe else Path(args.images).resolve().name)
+        if rank:  # rank 0 fetches the images, or draws them, before the others look on the disk
+            distributed.barrier()
+        dataset = _load(args, args.dataset)
+        if processes > 1 and not rank:
+            distributed.barrier()
+        recipe = recipe or _choose_recipe(args, dataset)
+        if _is_finished(out, recipe, dataset):
+            return 0
+        precision = resolve_precision(recipe.train.precision, device)
+        print(f"recipe {recipe.name}, seed {args.seed}, on {device}, {precision}")
+        print(f"images: {dataset.source}")
+        run = train_recipe(recipe, dataset, device=device, out=out, resume=args.resume)
+        record = RunRecord.from_run(run, dataset, recorded_command(arguments, processes), code)
+        if rank:
+            return 0
+        record.write(out / RECORD)
+        print(
+            f"test accuracy {record.test_accuracy:.4f}, loss {record.test_loss:.4f} on "
+            f"{record.test_images} images, with the weights of epoch {record.best_epoch} "
+            f"(validation accuracy {record.val_accuracy:.4f}){dataset.source.note}; "
+            f"{record.parameters} parameters, {record.wall_seconds:.0f} s of training"
+        )
+        for score, value in record.more.items():
+            print(f"test {score.replace('_', ' ')} {value:.4f}")
+        print(f"written: {out / WEIGHTS} and {out / RECORD}")
         return 0
-    precision = resolve_precision(recipe.train.precision, device)
-    print(f"recipe {recipe.name}, seed {args.seed}, on {device}, {precision}")
-    print(f"images: {dataset.source}")
-    run = train_recipe(recipe, dataset, device=device, out=out, resume=args.resume)
-    record = RunRecord.from_run(run, dataset, recorded_command(arguments, processes), code)
-    if rank:
-        return 0
-    record.write(out / RECORD)
-    print(
-        f"test accuracy {record.test_accuracy:.4f}, loss {record.test_loss:.4f} on "
-        f"{record.test_images} images, with the weights of epoch {record.best_epoch} "
-        f"(validation accuracy {record.val_accuracy:.4f}){dataset.source.note}; "
-        f"{record.parameters} parameters, {record.wall_seconds:.0f} s of training"
-    )
-    for score, value in record.more.items():
-        print(f"test {score.replace('_', ' ')} {value:.4f}")
-    print(f"written: {out / WEIGHTS} and {out / RECORD}")
-    return 0
 
 
 def _open_weights(args: argparse.Namespace) -> LoadedModel:
     try:
-        return load_weights(args.weights, device=resolve_device(args.device))
+        return training.load_weights(args.weights, device=resolve_device(args.device))
     except ValueError as error:
         if not re.search(r"\b(attention|patch_embed) is '", str(error)):
             raise
@@ -236,8 +205,8 @@ def run_eval(args: argparse.Namespace) -> int:
         if not args.allow_seen:
             raise
         note += ", some of which these weights were trained or chosen on"
-    batches = Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std)
-    scores = evaluate(loaded.model, batches)
+    batches = data.Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std)
+    scores = training.evaluate(loaded.model, batches)
     print(f"images: {dataset.source}")
     print(
         f"test accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f} "
@@ -250,14 +219,14 @@ def run_predict(args: argparse.Namespace) -> int:
     """Name pictures; for a model of MNIST's digits, prepared as MNIST's makers did."""
     loaded = _open_weights(args)
     config = loaded.config
-    for path in args.images:
+    for path in args.pictures:
         note = ""
         if loaded.metadata.get("dataset") == "mnist":
-            image, what = read_digit(path, to_pair(config.image_size)[0], config.in_channels)
+            image, what = data.read_digit(path, to_pair(config.image_size)[0], config.in_channels)
             note = f" ({what})"
         else:
-            image = read_image(path, config.image_size, config.in_channels)
-        logits = predict(loaded.model, loaded.normalise(image[None]))
+            image = data.read_image(path, config.image_size, config.in_channels)
+        logits = training.predict(loaded.model, loaded.normalise(image[None]))
         best = logits.softmax(dim=1)[0].topk(min(3, logits.shape[1]))
         guesses = ", ".join(
             f"{loaded.classes[index]} {probability:.1%}"
@@ -267,11 +236,10 @@ def run_predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def run_recipes() -> int:
+def run_recipes(args: argparse.Namespace) -> int:
     """List the recipes."""
     for recipe in RECIPES.values():
-        train = recipe.train
-        model = recipe.model
+        train, model = recipe.train, recipe.model
         print(f"{recipe.name} (train {recipe.dataset}): {recipe.note}")
         print(
             f"    patch {model.patch_size}, width {model.dim}, depth {model.depth}, "

@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import builtins
+import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -70,20 +73,13 @@ class Record:
         return record
 
     def _check(self, name: str) -> None:
-        kinds: dict[str, type | tuple[type, ...]] = {
-            "str": str,
-            "int": int,
-            "float": (int, float),
-            "bool": bool,
-            "dict": dict,
-            "list": list,
-        }
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             kind, _, none = str(f.type).split("[")[0].partition(" | ")
             if value is None and none:
                 continue
-            if not isinstance(value, kinds[kind]) or isinstance(value, bool) != (kind == "bool"):
+            kinds = (int, float) if kind == "float" else getattr(builtins, kind)
+            if not isinstance(value, kinds) or isinstance(value, bool) != (kind == "bool"):
                 raise ValueError(f"{f.name} in {name} must be of type {kind}, not {shown(value)}.")
 
     def write(self, path: str | os.PathLike[str]) -> None:
@@ -157,33 +153,27 @@ class RunRecord(Record):
     ) -> RunRecord:
         """The record of what `vitcore.runs.train_recipe` did. code: what `commit` gave before
         the run, which outlasts many an edit; asked for now if None."""
-        best = run.history.best
+        best, test = run.history.best, run.test
+        same = ("precision", "clean_train_accuracy", "train_pflop", "other_cores")
+        values: dict[str, Any] = {name: getattr(run, name) for name in same}
+        values |= {"command": command, "commit": code or commit(), "date": now()}
+        values |= {"dataset": dataset.name, "source": str(dataset.source)}
+        values |= {"split": dataset.source.split, "hardware": hardware(run.device)}
+        values |= {"val_accuracy": best["val_accuracy"], "test_accuracy": test["accuracy"]}
         return cls(
-            command=command,
-            commit=commit() if code is None else code,
-            date=now(),
-            seed=run.recipe.train.seed,
-            dataset=dataset.name,
-            source=str(dataset.source),
-            split=dataset.source.split,
-            hardware=hardware(run.device),
+            **values,
             versions=versions(),
-            parameters=sum(p.numel() for p in run.model.parameters()),
-            precision=run.precision,
+            seed=run.recipe.train.seed,
             recipe=run.recipe.to_dict(),
+            parameters=sum(p.numel() for p in run.model.parameters()),
             wall_seconds=round(run.seconds, 2),
             total_seconds=round(run.seconds + run.test_seconds, 2),
+            cpu_seconds=round(sum(row.get("cpu_seconds", 0.0) for row in run.history), 2),
             epochs=[dict(row) for row in run.history],
             best_epoch=best["epoch"],
-            val_accuracy=best["val_accuracy"],
-            test_accuracy=run.test["accuracy"],
-            test_loss=run.test["loss"],
-            test_images=int(run.test["count"]),
+            test_loss=test["loss"],
+            test_images=int(test["count"]),
             confusion=run.confusion.tolist(),
-            clean_train_accuracy=run.clean_train_accuracy,
-            train_pflop=run.train_pflop,
-            cpu_seconds=round(sum(row.get("cpu_seconds", 0.0) for row in run.history), 2),
-            other_cores=run.other_cores,
             more=dict(run.more),
         )
 
@@ -214,23 +204,17 @@ def _dump(values: Mapping[str, Any]) -> str:
 
 
 def recorded_command(arguments: Sequence[str], processes: int = 1) -> str:
-    """The command as typed, with DATA and OUT for folders, which say nothing elsewhere."""
+    """The command as typed, with a word for each folder, whose name says nothing elsewhere."""
     start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
     words = [*start, "-m", "vitcore"]
-    stands_for = {"--data": "DATA", "--out": "OUT"}
-    place = None
-    for word in arguments:
-        option, _, value = word.partition("=")
-        if place is not None:
-            words.append(place)
-            place = None
-        elif words[-2:] == ["train", "folder"]:
-            words.append("MY_IMAGES")
-        elif option in stands_for and value:
-            words.append(f"{option}={stands_for[option]}")
-        else:
-            words.append(word)
-            place = stands_for.get(word)
+    stands_for = {"--data": "DATA", "--out": "OUT", "folder": "MY_IMAGES"}
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        option, equals, _ = word.partition("=")
+        if before in stands_for and not word.startswith("--"):
+            word = stands_for[before]
+        elif equals and option in stands_for:
+            word = f"{option}={stands_for[option]}"
+        words.append(word)
     return shlex.join(words)
 
 
@@ -264,12 +248,10 @@ def commit() -> str:
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        if found := re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE):
+            return found[1]
     return platform.processor() or platform.machine() or "unknown"
 
 

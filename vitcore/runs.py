@@ -15,21 +15,12 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from . import training
 from ._inputs import check_positive, shown, to_pair
 from .data import Batches, ImageDataset, Split, build_augment, build_mix, overlap, sketch_images
 from .recipes import Recipe
-from .training import (
-    History,
-    LoadedModel,
-    cross_entropy,
-    distributed_rank,
-    fit,
-    predict,
-    resolve_device,
-    resolve_precision,
-    save_weights,
-    set_seed,
-)
+from .training import History, LoadedModel, resolve_device, resolve_precision
+from .training.arguments import of_kind
 from .vit import ViT, ViTConfig
 
 __all__ = [
@@ -47,6 +38,9 @@ WEIGHTS = "model.safetensors"
 CLEAN_IMAGES = 10_000  # training images, as they are, on which a finished model is judged
 SEEN_BY_CHANCE = 0.01  # the share of test images that may turn up twice in honest data
 
+_is_recipe = of_kind(Recipe, "a Recipe")
+_is_dataset = of_kind(ImageDataset, "an ImageDataset")
+
 
 @dataclass
 class Run:
@@ -57,8 +51,8 @@ class Run:
     augmentation. train_pflop: arithmetic of all training steps, see `_training_pflop`. seconds:
     training with its validation, over all parts of a resumed run; test_seconds: what followed.
     other_cores: how many cores other work kept busy during training (of a resumed run, its last
-    part), on average; None where the system does not say. more: further numbers on the test
-    images, where there are many classes: see `_further_scores`.
+    part), on average; None where the system does not say. more: further scores on the test images:
+    top5_accuracy and calibration_error of many classes, coarse_accuracy where they have groups.
     """
 
     recipe: Recipe
@@ -76,18 +70,20 @@ class Run:
     more: dict[str, float] = field(default_factory=dict)
 
 
-def _check_scores(logits: Tensor, labels: Tensor) -> None:
-    fits = isinstance(logits, Tensor) and logits.is_floating_point() and not logits.is_meta
-    if not fits or logits.ndim != 2:
-        raise TypeError(f"logits are {shown(logits)}; give a floating-point tensor (B, K).")
-    whole = isinstance(labels, Tensor) and labels.dtype == torch.int64 and not labels.is_meta
-    if not whole or labels.shape != logits.shape[:1] or not len(labels):
-        raise TypeError(f"labels must be an int64 tensor ({len(logits)},), one for each image.")
-    if not 0 <= int(labels.min()) <= int(labels.max()) < logits.shape[1]:
-        raise ValueError(
-            f"labels go from {int(labels.min())} to {int(labels.max())}; the logits have classes "
-            f"0 to {logits.shape[1] - 1}."
-        )
+# --- scores ----------------------------------------------------------------------------------
+
+
+def _check_scores(logits: Any, labels: Any) -> None:
+    both = all(isinstance(x, Tensor) and not x.is_meta for x in (logits, labels))
+    if not both or logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.numel():
+        given = [tuple(x.shape) if isinstance(x, Tensor) else shown(x) for x in (logits, labels)]
+        raise ValueError(f"logits and labels are {given[0]} and {given[1]}; give (B, K) and (B,).")
+    if not logits.is_floating_point() or labels.dtype != torch.int64:
+        given = [logits.dtype, labels.dtype]
+        raise TypeError(f"logits and labels are {given[0]} and {given[1]}; give float and int64.")
+    low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
+    if not 0 <= low <= high < classes:
+        raise ValueError(f"labels go from {low} to {high}; the logits have {classes} classes.")
 
 
 def confusion_matrix(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -137,8 +133,6 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 
 
 def _further_scores(logits: Tensor, labels: Tensor, dataset: ImageDataset) -> dict[str, float]:
-    """top5_accuracy and calibration_error where there are many classes, coarse_accuracy where
-    they have groups; of logits and labels on the CPU."""
     scores: dict[str, float] = {}
     if dataset.num_classes > 10:
         scores["top5_accuracy"] = top_k_accuracy(logits, labels)
@@ -148,77 +142,33 @@ def _further_scores(logits: Tensor, labels: Tensor, dataset: ImageDataset) -> di
     return scores
 
 
-def _check_kinds(**given: tuple[Any, type]) -> None:
-    for name, (value, kind) in given.items():
-        if not isinstance(value, kind):
-            raise TypeError(
-                f"{name} is of type {type(value).__name__}; it must be {kind.__name__}."
-            )
+def check_unseen(loaded: LoadedModel, split: Split) -> None:
+    """Raise ValueError where images of ``split`` are among those that the weights were trained on,
+    or chosen on as validation images, beyond a stray duplicate.
 
-
-def make_batches(
-    recipe: Recipe,
-    dataset: ImageDataset,
-    split: Split,
-    *,
-    device: torch.device,
-    training: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Batches:
-    """The batches of one split as the recipe wants them: shuffled and changed in training.
-
-    Of several processes each has its share of every batch; they train on whole batches alone,
-    because all must make the same number of steps. So does a compiled model, which would be
-    compiled once more for the smaller last batch.
+    The weights know them by their content. Of weights that keep no such sketch nothing is known,
+    and they pass.
     """
-    _check_kinds(recipe=(recipe, Recipe), dataset=(dataset, ImageDataset))
-    if training and recipe.train.batch_size % world_size:
+    sketch = of_kind(LoadedModel, "what load_weights gives")("loaded", loaded).metadata
+    if "seen_images" not in sketch:
+        return
+    seen = overlap(sketch["seen_images"], split)
+    if seen.share > SEEN_BY_CHANCE:
         raise ValueError(
-            f"a batch of {recipe.train.batch_size} images cannot be shared among {world_size} "
-            "processes: start a number of them that divides it."
+            f"of {seen.compared} test images compared, {seen.found} are among those that these "
+            "weights were trained or chosen on, so their accuracy would say nothing of new images; "
+            "give the division of the images that they were trained with, or images of your own "
+            "(eval goes on all the same with --allow-seen)."
         )
-    augment = mix = None
-    if training:
-        augment = build_augment(recipe.augment, **recipe.augment_options)
-        mix = build_mix(recipe.mix, num_classes=dataset.num_classes, **recipe.mix_options)
-    return Batches(
-        split,
-        recipe.train.batch_size // world_size if training else 250,  # larger leaves the cache
-        mean=dataset.mean,
-        std=dataset.std,
-        shuffle=training,
-        seed=recipe.train.seed,
-        augment=augment,
-        mix=mix,
-        sizes=recipe.size_by_epoch() if training else (),
-        device=device,
-        drop_last=training and (world_size > 1 or recipe.train.compile),
-        rank=rank,
-        world_size=world_size,
-    )
 
 
-def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
-    """The rows of all processes in their order, each having brought every world_size-th one."""
-    if world_size == 1:
-        return part
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, part)
-    whole = part.new_empty(count, *part.shape[1:])
-    for rank, rows in enumerate(parts):
-        whole[rank::world_size] = rows
-    return whole
+# --- what a run costs ------------------------------------------------------------------------
 
 
 def _count_flops(model: nn.Module, channels: int, image_size: int | tuple[int, int]) -> int:
-    """Floating-point operations of one forward pass of one image, counted alike on every device.
-
-    Those of matrix products and convolutions, a multiplication with its addition being two; norms,
-    activations and softmax are a few per cent more.
-    """
-    weight = next(model.parameters())
-    image = weight.new_zeros(1, channels, *to_pair(image_size))
+    """Floating-point operations of one forward pass of one image: of matrix products and
+    convolutions, a multiplication with its addition being two; the rest is a few per cent more."""
+    image = next(model.parameters()).new_zeros(1, channels, *to_pair(image_size))
     # What one fused kernel computes is seen in parts, so that it counts on every device.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(image)
@@ -226,11 +176,8 @@ def _count_flops(model: nn.Module, channels: int, image_size: int | tuple[int, i
 
 
 def _training_pflop(recipe: Recipe, model: nn.Module, images: int) -> float:
-    """Arithmetic of a whole training in 10^15 operations: three forward passes for each image.
-
-    The backward pass has twice the products of the forward pass. Validation does not count.
-    images: how many are trained on in an epoch.
-    """
+    """Arithmetic of training on so many images an epoch, in 10^15 operations: three forward passes
+    for each, as the backward pass has twice the products. Validation does not count."""
     config = recipe.model
     sizes: list[Any] = recipe.size_by_epoch() or [config.image_size] * recipe.train.epochs
     each = {size: _count_flops(model, config.in_channels, size) for size in set(sizes)}
@@ -252,32 +199,64 @@ def _other_seconds() -> float | None:
     return busy / ticks - sum(os.times()[:4])
 
 
-def check_unseen(loaded: LoadedModel, split: Split) -> None:
-    """Refuse images that the weights were trained on, or chosen on as validation images.
+# --- the run ---------------------------------------------------------------------------------
 
-    The weights know them by their content; of weights that keep no such sketch nothing is known,
-    and they pass.
 
-    Raises:
-        ValueError: if they are among the images of ``split``, beyond a stray duplicate.
+def make_batches(
+    recipe: Recipe,
+    dataset: ImageDataset,
+    split: Split,
+    *,
+    device: torch.device,
+    training: bool = False,
+    rank: int = 0,
+    world_size: int = 1,
+) -> Batches:
+    """The batches of one split as the recipe wants them: shuffled and changed in training.
+
+    Of several processes each has its share of every batch; they train on whole batches alone,
+    because all must make the same number of steps. So does a compiled model, which would be
+    compiled once more for the smaller last batch.
     """
-    _check_kinds(loaded=(loaded, LoadedModel))
-    sketch = loaded.metadata.get("seen_images")
-    if sketch is None:
-        return
-    seen = overlap(sketch, split)
-    if seen.share > SEEN_BY_CHANCE:
+    _is_recipe("recipe", recipe), _is_dataset("dataset", dataset)
+    place: dict[str, Any] = {"device": device, "rank": rank, "world_size": world_size}
+    place |= {"mean": dataset.mean, "std": dataset.std}
+    if not training:
+        return Batches(split, 250, **place)  # larger ones leave the cache
+    batch_size, alone = recipe.train.batch_size, world_size == 1
+    if batch_size % check_positive("world_size", world_size):
         raise ValueError(
-            f"of {seen.compared} test images compared, {seen.found} are among those that these "
-            "weights were trained or chosen on, so their accuracy would say nothing of new images; "
-            "give the division of the images that they were trained with, or images of your own "
-            "(eval goes on all the same with --allow-seen)."
+            f"a batch of {batch_size} images cannot be shared among {world_size} processes: start "
+            "a number of them that divides it."
         )
+    return Batches(
+        split,
+        batch_size // world_size,
+        shuffle=True,
+        seed=recipe.train.seed,
+        augment=build_augment(recipe.augment, **recipe.augment_options),
+        mix=build_mix(recipe.mix, num_classes=dataset.num_classes, **recipe.mix_options),
+        sizes=recipe.size_by_epoch(),
+        drop_last=recipe.train.compile or not alone,
+        **place,
+    )
+
+
+def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
+    """The rows of all processes in their order, each having brought every world_size-th one."""
+    if world_size == 1:
+        return part
+    parts: list[Any] = [None] * world_size
+    torch.distributed.all_gather_object(parts, part)
+    whole = part.new_empty(count, *part.shape[1:])
+    for rank, rows in enumerate(parts):
+        whole[rank::world_size] = rows
+    return whole
 
 
 def _prepare(recipe: Recipe, dataset: ImageDataset) -> tuple[Recipe, ImageDataset]:
     """The images that the recipe uses, and the recipe fitted to them, once both are checked."""
-    _check_kinds(recipe=(recipe, Recipe), dataset=(dataset, ImageDataset))
+    _is_recipe("recipe", recipe), _is_dataset("dataset", dataset)
     if recipe.images is not None:
         dataset = dataset.subset(*recipe.images)
     for name in ("train", "val", "test"):
@@ -293,36 +272,21 @@ def _distributed(model: nn.Module, device: torch.device, world_size: int) -> nn.
     return nn.parallel.DistributedDataParallel(model.to(device), device_ids=devices)
 
 
-def _described(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
-    """What must be the same when a run is resumed."""
-    values = recipe.to_dict()
-    # The configuration is compared under its own name; a note is only words.
-    return {
-        "recipe": {name: v for name, v in values.items() if name not in ("train", "note")},
-        "data": dataset.fingerprint(),
-    }
+def _identity(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
+    """What must be the same when a run is resumed, beside the configuration; a note is words."""
+    described = {k: v for k, v in recipe.to_dict().items() if k not in ("train", "note")}
+    return {"recipe": described, "data": dataset.fingerprint()}
 
 
 def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
     """Write the chosen weights with all that the command line needs to know of them."""
-    best = run.history.best
-    save_weights(
-        path,
-        run.model,
-        classes=dataset.classes,
-        mean=dataset.mean,
-        std=dataset.std,
-        extra={
-            "recipe": run.recipe.name,
-            "dataset": dataset.name,
-            "source": str(dataset.source),
-            "seed": run.recipe.train.seed,
-            "epoch": best["epoch"],
-            "val_accuracy": best["val_accuracy"],
-            "test_accuracy": run.test["accuracy"],
-            "seen_images": sketch_images(dataset.train, dataset.val),
-        },
-    )
+    best = {name: run.history.best[name] for name in ("epoch", "val_accuracy")}
+    known: dict[str, Any] = {"recipe": run.recipe.name, "dataset": dataset.name}
+    known["source"] = str(dataset.source)
+    known |= {"seed": run.recipe.train.seed, **best, "test_accuracy": run.test["accuracy"]}
+    known["seen_images"] = sketch_images(dataset.train, dataset.val)
+    images: dict[str, Any] = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
+    training.save_weights(path, run.model, **images, extra=known)
 
 
 def train_recipe(
@@ -345,57 +309,46 @@ def train_recipe(
     of every batch and of every evaluation, and rank 0 writes.
     """
     where = resolve_device(device)
-    rank, world_size = distributed_rank()
+    rank, world_size = training.distributed_rank()
     recipe, dataset = _prepare(recipe, dataset)
-    if not callable(build):
-        raise TypeError(f"build is {shown(build)}; give a function of a ViTConfig.")
-    set_seed(recipe.train.seed)
-    model = build(recipe.model)
-    _check_kinds(**{"what build made": (model, nn.Module)})
     place: dict[str, Any] = {"device": where, "rank": rank, "world_size": world_size}
+    training.set_seed(recipe.train.seed)
+    of_kind(Callable, "a function of a ViTConfig")("build", build)  # type: ignore[arg-type]
+    model = of_kind(nn.Module, "a function that makes a model")("build", build(recipe.model))
     train = make_batches(recipe, dataset, dataset.train, training=True, **place)
+    val = make_batches(recipe, dataset, dataset.val, **place)
     started, others = time.perf_counter(), _other_seconds()
-    history = fit(
-        _distributed(model, where, world_size),
-        train,
-        make_batches(recipe, dataset, dataset.val, **place),
-        recipe.train,
-        device=where,
-        out=out,
-        resume=resume,
-        progress=progress,
-        metadata=_described(recipe, dataset),
-    )
-    trained, others_after = time.perf_counter(), _other_seconds()
+    options: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
+    options |= {"device": where, "metadata": _identity(recipe, dataset)}
+    wrapped = _distributed(model, where, world_size)
+    history = training.fit(wrapped, train, val, recipe.train, **options)
+    ended, others_after = time.perf_counter(), _other_seconds()
+    cores = None
+    if world_size == 1 and others is not None and others_after is not None:
+        cores = round(max(0.0, others_after - others) / (ended - started), 2)
     precision = resolve_precision(recipe.train.precision, where)
 
     def logits_of(split: Split) -> Tensor:
         batches = make_batches(recipe, dataset, split, **place)
-        part = predict(model, batches, device=where, precision=precision)
+        part = training.predict(model, batches, device=where, precision=precision)
         return _gathered(part, len(split.labels), world_size)
 
     labels, logits = dataset.test.labels, logits_of(dataset.test)
-    clean = dataset.subset(min(CLEAN_IMAGES, len(dataset.train.labels)), 0, 0).train
-    whole_batches = len(train) * recipe.train.batch_size
+    loss = training.cross_entropy(logits, labels).item()
+    count = len(dataset.train.labels)
+    clean = dataset.subset(min(CLEAN_IMAGES, count), 0, 0).train
+    trained = len(train) * recipe.train.batch_size if train.drop_last else count
     run = Run(
         recipe=recipe,
         model=model,
         history=history,
-        test={
-            "loss": cross_entropy(logits, labels).item(),
-            "accuracy": top_k_accuracy(logits, labels, 1),
-            "count": len(labels),
-        },
+        test={"loss": loss, "accuracy": top_k_accuracy(logits, labels, 1), "count": len(labels)},
         confusion=confusion_matrix(logits, labels, dataset.num_classes),
         clean_train_accuracy=top_k_accuracy(logits_of(clean), clean.labels, 1),
-        train_pflop=_training_pflop(
-            recipe, model, whole_batches if train.drop_last else len(dataset.train.labels)
-        ),
+        train_pflop=_training_pflop(recipe, model, trained),
         seconds=history.seconds,
-        test_seconds=time.perf_counter() - trained,
-        other_cores=None
-        if others is None or others_after is None or world_size > 1
-        else round(max(0.0, others_after - others) / (trained - started), 2),
+        test_seconds=time.perf_counter() - ended,
+        other_cores=cores,
         device=where,
         precision=precision,
         more=_further_scores(logits, labels, dataset),
