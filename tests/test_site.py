@@ -391,6 +391,14 @@ def test_chapters_are_linked(site: Path) -> None:
     assert re.search(r'<a [^>]*href="0\d_\w+\.html">chapter \d</a>', text)
 
 
+def test_headlines_say_how_the_images_were_divided(site: Path) -> None:
+    page = (site / "index.html").read_text("utf-8")
+    headlines = re.findall(r'<span class="bar".*?</li>', page, re.DOTALL)
+    assert len(headlines) >= 4
+    for line in headlines:
+        assert ("re-split" in line) == ("MNIST" not in line), line
+
+
 def test_front_page_introduces_itself_elsewhere(site: Path) -> None:
     text = (site / "index.html").read_text("utf-8")
     base = site_address(read_repository())
