@@ -54,7 +54,7 @@ def restore(model: nn.Module, weights: Weights) -> None:
 
 def _pack(value: Any, name: str, tensors: Weights) -> Any:
     """`value` as JSON; its tensors go into `tensors`, each under the name of its place."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor) and not value.is_meta:
         tensors[name] = full_tensor(value)
         return {_TENSOR: name}
     if isinstance(value, dict):
