@@ -53,10 +53,8 @@ def load_folder(
     # Read once to small tensors, with the channels that each file has.
     images = [fit_image(decode(path), size, channels, path) for path in paths]
     channels = channels or _common_channels(images, paths)
-    fitted = zip(images, paths, strict=True)
-    stacked = torch.stack(
-        [fit_image(image.permute(1, 2, 0).numpy(), size, channels, path) for image, path in fitted]
-    )
+    arrays = zip((image.permute(1, 2, 0).numpy() for image in images), paths, strict=True)
+    stacked = torch.stack([fit_image(array, size, channels, path) for array, path in arrays])
     counts = np.array([len(group) for group in files.values()])
     labels = np.repeat(np.arange(len(counts)), counts)
     n_test = _count_share("test", test, len(labels))
@@ -76,18 +74,10 @@ def load_folder(
     def part(keep: np.ndarray) -> Split:
         return Split(stacked[torch.from_numpy(keep)], torch.from_numpy(labels[keep]))
 
-    train = part(order[~held])
+    train, val, test_part = map(part, (order[~held], held_order[~tested], held_order[tested]))
     mean, std = statistics(histograms(train.images.permute(0, 2, 3, 1).numpy()))
-    return ImageDataset(
-        name="folder",
-        train=train,
-        val=part(held_order[~tested]),
-        test=part(held_order[tested]),
-        classes=list(files),
-        mean=mean,
-        std=std,
-        source=Source("own", f"{len(labels):,} images in {len(counts)} folders"),
-    )
+    source = Source("own", f"{len(labels):,} images in {len(counts)} folders")
+    return ImageDataset("folder", train, val, test_part, list(files), mean, std, source)
 
 
 def _class_files(root: Path) -> dict[str, list[Path]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_positive, shown, to_pair
+from .._inputs import check_flag, check_positive, shown, to_pair
 from ._inputs import check_path
 
 IMAGE_SUFFIXES = (
@@ -40,8 +41,7 @@ def read_image(
     size = to_pair(image_size)
     if channels is not None:
         check_positive("channels", channels)
-    if not isinstance(invert, bool):
-        raise TypeError(f"invert is {shown(invert)}; give True or False.")
+    check_flag("invert", invert)
     file = check_path("path", path)
     image = fit_image(decode(file), size, channels, file)
     return 255 - image if invert else image
@@ -122,12 +122,11 @@ def claimed_bytes(file: IO[bytes]) -> int:
     Looked at before anything is read: memory for the array is taken before its values are missed.
     """
     version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    elif version == (2, 0):
-        shape, _, dtype = np.lib.format.read_array_header_2_0(file)
-    else:
+    if version not in ((1, 0), (2, 0)):
         raise ValueError(f"its format {version} is that of tables")
+    form = np.lib.format
+    read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
+    shape, _, dtype = read(file)
     return file.tell() + math.prod(shape) * dtype.itemsize
 
 
@@ -147,26 +146,20 @@ def fit_image(
                 "colour (3) can be turned into each other"
             )
     image = torch.from_numpy(np.array(values)).permute(2, 0, 1)
-    image = _without_ends(image, size)
-    height, width = image.shape[1:]
-    factor = max(size[0] / height, size[1] / width)
-    covering = (max(round(height * factor), size[0]), max(round(width * factor), size[1]))
-    if covering != (height, width):
+    sides = list(zip(size, image.shape[1:], strict=True))
+    factor = max(s / n for s, n in sides)
+    # A picture so long that to resize all of it would take gigabytes loses its ends first.
+    image = _centre(image, [min(n, math.ceil(_COVERING * s / factor)) for s, n in sides])
+    covering = [max(round(n * factor), s) for s, n in zip(size, image.shape[1:], strict=True)]
+    if covering != list(image.shape[1:]):
         image = torch.nn.functional.interpolate(
             image[None].float(), covering, mode="bilinear", antialias=True, align_corners=False
         )[0]
         image = image.round().clamp(0, 255).to(torch.uint8)
-    top, left = (covering[0] - size[0]) // 2, (covering[1] - size[1]) // 2
-    return image[:, top : top + size[0], left : left + size[1]].contiguous()
+    return _centre(image, size).contiguous()
 
 
-def _without_ends(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut the ends of a picture (C, H, W) so long that to resize all of it would take gigabytes."""
-    height, width = image.shape[1:]
-    factor = max(size[0] / height, size[1] / width)
-    rows, cols = (
-        min(n, math.ceil(_COVERING * s / factor))
-        for n, s in zip((height, width), size, strict=True)
-    )
-    top, left = (height - rows) // 2, (width - cols) // 2
-    return image[:, top : top + rows, left : left + cols]
+def _centre(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut the middle of a picture (C, H, W)."""
+    top, left = ((n - s) // 2 for n, s in zip(image.shape[1:], size, strict=True))
+    return image[:, top : top + size[0], left : left + size[1]]

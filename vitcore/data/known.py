@@ -16,36 +16,33 @@ import numpy as np
 
 from .images import claimed_bytes
 
-CIFAR100_GROUPS = (
-    "aquatic_mammals", "fish", "flowers", "food_containers", "fruit_and_vegetables",
-    "household_electrical_devices", "household_furniture", "insects", "large_carnivores",
-    "large_man-made_outdoor_things", "large_natural_outdoor_scenes",
-    "large_omnivores_and_herbivores", "medium_mammals", "non-insect_invertebrates", "people",
-    "reptiles", "small_mammals", "trees", "vehicles_1", "vehicles_2",
-)  # fmt: skip
-
-CIFAR100_CLASSES = (
-    "apple", "aquarium_fish", "baby", "bear", "beaver", "bed", "bee", "beetle", "bicycle",
-    "bottle", "bowl", "boy", "bridge", "bus", "butterfly", "camel", "can", "castle",
-    "caterpillar", "cattle", "chair", "chimpanzee", "clock", "cloud", "cockroach", "couch",
-    "crab", "crocodile", "cup", "dinosaur", "dolphin", "elephant", "flatfish", "forest", "fox",
-    "girl", "hamster", "house", "kangaroo", "keyboard", "lamp", "lawn_mower", "leopard", "lion",
-    "lizard", "lobster", "man", "maple_tree", "motorcycle", "mountain", "mouse", "mushroom",
-    "oak_tree", "orange", "orchid", "otter", "palm_tree", "pear", "pickup_truck", "pine_tree",
-    "plain", "plate", "poppy", "porcupine", "possum", "rabbit", "raccoon", "ray", "road",
-    "rocket", "rose", "sea", "seal", "shark", "shrew", "skunk", "skyscraper", "snail", "snake",
-    "spider", "squirrel", "streetcar", "sunflower", "sweet_pepper", "table", "tank", "telephone",
-    "television", "tiger", "tractor", "train", "trout", "tulip", "turtle", "wardrobe", "whale",
-    "willow_tree", "wolf", "woman", "worm",
-)  # fmt: skip
-
-# The group of each class, in the order of CIFAR100_CLASSES.
-CIFAR100_GROUP_OF = (
-    4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15,
-    3, 15, 0, 11, 1, 10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4,
-    2, 0, 17, 4, 18, 17, 10, 3, 2, 12, 12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13,
-    16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0, 17, 8, 14, 13,
-)  # fmt: skip
+# The five classes of each group. Both are numbered in alphabetical order.
+_MEMBERS = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+_GROUP_OF = {name: g for g, names in enumerate(_MEMBERS.values()) for name in names.split()}
+CIFAR100_GROUPS = tuple(_MEMBERS)
+CIFAR100_CLASSES = tuple(sorted(_GROUP_OF))
+CIFAR100_GROUP_OF = tuple(_GROUP_OF[name] for name in CIFAR100_CLASSES)
 
 
 @dataclass(frozen=True)
@@ -94,11 +91,10 @@ FILES: dict[str, dict[str, str]] = {
     "cifar100": {"cifar-100-binary.tar.gz": "03b5dce01913d631647c71ecec9e9cb8"},
 }
 
-# Where to ask for them, in this order. All are known from documentation: the first two of MNIST
-# from torchvision, the third from TensorFlow Datasets; of CIFAR-100 the first from Apache MXNet
-# (gluon.data.vision.CIFAR100), the second is the data set's home, slow since June 2026
-# (pytorch/vision#9536). None of these addresses has been tried yet: the tests ask a server of their
-# own. What arrives counts only if its checksum is right, so a mirror can be gone but not lie.
+# Where to ask for them, in this order: for MNIST as torchvision (the first two) and TensorFlow
+# Datasets do; for CIFAR-100 as Apache MXNet does, then the data set's home, slow since June 2026
+# (pytorch/vision#9536). None has been tried yet: the tests ask a server of their own. What arrives
+# counts only if its checksum is right, so a mirror can be gone but not lie.
 MIRRORS: dict[str, tuple[str, ...]] = {
     "mnist": (
         "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -176,13 +172,11 @@ def _check_part(arrays: dict[str, Any], part: str, known: Known, path: Path) -> 
 def parse_raw(name: str, contents: Callable[[str], bytes]) -> dict[str, Any]:
     """Turn the files that the official homes hand out into the four arrays."""
     if name == "mnist":
-        x_train, y_train, x_test, y_test = (_parse_idx(contents(file)) for file in FILES[name])
+        parts = [_parse_idx(contents(file)) for file in FILES[name]]
     else:
         (archive,) = FILES[name]
         with tarfile.open(fileobj=io.BytesIO(contents(archive)), mode="r:gz") as tar:
-            x_train, y_train = _parse_cifar(tar, "cifar-100-binary/train.bin")
-            x_test, y_test = _parse_cifar(tar, "cifar-100-binary/test.bin")
-    parts = (x_train, y_train, x_test, y_test)
+            parts = [*_parse_cifar(tar, "train.bin"), *_parse_cifar(tar, "test.bin")]
     return {**dict(zip(ARRAYS, parts, strict=True)), "split": "official"}
 
 
@@ -191,14 +185,13 @@ def _parse_idx(raw: bytes) -> np.ndarray:
     data = gzip.decompress(raw)
     if data[:3] != b"\0\0\x08":
         raise ValueError("it is not an IDX file of bytes")
-    rank = data[3]
-    sizes = np.frombuffer(data, ">u4", rank, 4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * rank).reshape(sizes)
+    sizes = np.frombuffer(data, ">u4", count=data[3], offset=4)
+    return np.frombuffer(data, np.uint8, offset=4 + sizes.nbytes).reshape(sizes)
 
 
 def _parse_cifar(tar: tarfile.TarFile, member: str) -> tuple[np.ndarray, np.ndarray]:
     """CIFAR-100's binary version: group, class, then 3 x 32 x 32 values, image after image."""
-    file = tar.extractfile(member)
+    file = tar.extractfile(f"cifar-100-binary/{member}")
     if file is None:
         raise ValueError(f"{member} is not a file")
     records = np.frombuffer(file.read(), np.uint8).reshape(-1, 2 + 3072)

@@ -66,11 +66,9 @@ def load_dataset(
     ):
         raise TypeError(f"mirrors is {shown(mirrors)}; give a list of addresses or None.")
     cache, arrays, where = cache_dir(), None, ""
-    if wanted == "only":
-        return build_dataset(name, _stand_in(name, cache), "generated", validation, seed)
     named = os.environ.get("VITCORE_DATA") or None
     directory = named if data_dir is None or str(data_dir) == "" else data_dir
-    if directory is not None:
+    if wanted != "only" and directory is not None:
         folder = check_path("data_dir", directory)
         if not folder.is_dir():
             by = ", which VITCORE_DATA names" if directory is named else ""
@@ -78,65 +76,57 @@ def load_dataset(
                 f"there is no directory {folder}{by}: name one that holds {name}.npz, or none"
             )
         arrays, where = _find(name, folder), "in a directory"
-    if arrays is None:
+    if wanted != "only" and arrays is None:
         try:
             arrays, where = _find(name, cache), "in the cache"
         except ValueError as error:  # whatever broke the cached copy, it can be had again
             warnings.warn(f"the cached copy is not used: {error}", stacklevel=2)
     if arrays is not None:
-        return build_dataset(name, arrays, f"{arrays['file']} {where}", validation, seed)
-    if wanted:
-        return build_dataset(name, _stand_in(name, cache), "generated", validation, seed)
-    return build_dataset(name, download_dataset(name, cache, mirrors), "download", validation, seed)
+        origin = f"{arrays['file']} {where}"
+    elif wanted:
+        arrays, origin = _stand_in(name, cache), "generated"
+    else:
+        arrays, origin = download_dataset(name, cache, mirrors), "download"
+    return build_dataset(name, arrays, origin, validation, seed)
 
 
 def build_dataset(
     name: str, arrays: dict[str, Any], origin: str, validation: int, seed: int
 ) -> ImageDataset:
     """Recognise the four arrays of a named data set and divide them into parts."""
-    known = KNOWN[name]
-    y_train, y_test = arrays["y_train"], arrays["y_test"]
+    known, y_train = KNOWN[name], arrays["y_train"]
     if validation >= len(y_train):
         raise ValueError(
             f"validation is {validation}; give a number of images from 0 to {len(y_train) - 1}, "
             f"to be taken from the {len(y_train)} training images of {name}."
         )
-    digests = digest_images(arrays["x_train"], y_train), digest_images(arrays["x_test"], y_test)
-    split = _recognise(arrays, known, digests)
-
+    digests = [
+        digest_images(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")
+    ]
+    source = Source(_recognise(arrays, known, *digests), origin)
     order = np.argsort(ranks(digests[0], seed), kind="stable")
     held = held_out(y_train[order].astype(np.int64), validation, len(known.classes))
-    parts = {"train": order[~held], "val": order[held]}
-    mean, std = statistics(
-        histograms(arrays["x_train"])
-        - (histograms(arrays["x_train"][parts["val"]]) if validation else 0)
-    )
 
-    def part(images: np.ndarray, labels: np.ndarray, keep: np.ndarray) -> Split:
-        return Split(to_tensor(images, keep), torch.from_numpy(labels[keep].astype(np.int64)))
+    def part(name: str, keep: np.ndarray) -> Split:
+        labels = torch.from_numpy(arrays[f"y_{name}"][keep].astype(np.int64))
+        return Split(to_tensor(arrays[f"x_{name}"], keep), labels)
 
-    return ImageDataset(
-        name=name,
-        train=part(arrays["x_train"], y_train, parts["train"]),
-        val=part(arrays["x_train"], y_train, parts["val"]),
-        test=part(arrays["x_test"], y_test, np.arange(len(y_test))),
-        classes=list(known.classes),
-        mean=mean,
-        std=std,
-        source=Source(split, origin),
-        groups=list(known.groups) if known.groups else None,
-        group_of=torch.tensor(known.group_of) if known.group_of else None,
-    )
+    train, val = part("train", order[~held]), part("train", order[held])
+    test = part("test", np.arange(len(digests[1])))
+    mean, std = statistics(histograms(train.images.permute(0, 2, 3, 1).numpy()))
+    groups = list(known.groups) if known.groups else None
+    group_of = torch.tensor(known.group_of) if known.group_of else None
+    classes = list(known.classes)
+    return ImageDataset(name, train, val, test, classes, mean, std, source, groups, group_of)
 
 
-def _recognise(arrays: dict[str, Any], known: Known, digests: tuple[np.ndarray, np.ndarray]) -> str:
+def _recognise(arrays: dict[str, Any], known: Known, train: np.ndarray, test: np.ndarray) -> str:
     """Say which split the arrays are, from what they hold.
 
     A file's own word counts only where it claims less than the official images ("stand-in").
     """
     if arrays["split"] == "stand-in":
         return "stand-in"
-    train, test = digests
     if fingerprint(train, test) != known.everything:
         return "unverified"
     if known.train is not None:
@@ -171,9 +161,8 @@ def download_dataset(name: str, cache: Path, mirrors: Sequence[str] | None) -> d
         try:
             raw = {file: fetch(file, md5, ask, folder) for file, md5 in FILES[name].items()}
         except DataUnavailableError as error:
-            raise DataUnavailableError(
-                f"{name} could not be downloaded ({error}); {_advice(name)}"
-            ) from None
+            problem = f"{name} could not be downloaded ({error}); {_advice(name)}"
+            raise DataUnavailableError(problem) from None
         arrays = parse_raw(name, raw.__getitem__)
         store(target, lambda part: np.savez(part, **arrays), folder)
     return arrays
