@@ -399,6 +399,16 @@ def test_headlines_say_how_the_images_were_divided(site: Path) -> None:
         assert ("re-split" in line) == ("MNIST" not in line), line
 
 
+def test_publications_are_linked(site: Path) -> None:
+    """A name and a year in running text lead to the bibliography, at that entry."""
+    links = [
+        link for path in CHAPTERS for link in parse(site / f"notebooks/{path.stem}.html").links
+    ]
+    assert len({link for link in links if "bibliography.html#" in link}) >= 10
+    ids = parse(site / "book" / "bibliography.html").ids
+    assert {link.split("#")[1] for link in links if "bibliography.html#" in link} <= ids
+
+
 def test_front_page_introduces_itself_elsewhere(site: Path) -> None:
     text = (site / "index.html").read_text("utf-8")
     base = site_address(read_repository())

@@ -140,41 +140,56 @@ class Headlines(FromFiles):
         return [nodes.raw("", f'<ul class="headlines">{"".join(lines)}</ul>', format="html")]
 
 
-CHAPTER = re.compile(r"\b[Cc]hapter (\d+)\b")
+# "chapter 3", or "Touvron et al., 2021" and "Hassani et al. (2021)".
+NAMED = re.compile(
+    r"\b[Cc]hapter (?P<chapter>\d+)\b"
+    r"|(?P<author>[A-Z][\w'-]+)(?: et al\.| and [A-Z][\w'-]+),? \(?(?P<year>(?:19|20)\d\d)\b"
+)
 
 
-class LinkChapters(SphinxPostTransform):
-    """Make "chapter 3" a link to that chapter wherever a page says it, once it exists."""
+class LinkNames(SphinxPostTransform):
+    """Make the name of a chapter that exists, or of a publication, a link wherever it stands."""
 
     default_priority = 400
 
     def run(self, **options: Any) -> None:
         """Replace the words in running text; headings, code and links stay as they are."""
-        documents = {
-            int(path.stem[:2]): f"notebooks/{path.stem}" for path in notebooks.notebook_paths()
-        }
         kept = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.raw)
         for text in list(self.document.findall(nodes.Text)):
-            parents = []
             node: Any = text.parent
-            while node is not None:
-                parents.append(node)
+            while node is not None and not isinstance(node, kept):
                 node = node.parent
-            if any(isinstance(parent, kept) for parent in parents):
-                continue
-            self.replace(text, documents)
+            if node is None:
+                self.replace(text)
 
-    def replace(self, text: nodes.Text, documents: dict[int, str]) -> None:
+    def place(self, found: re.Match[str]) -> str | None:
+        """Return the address that a name leads to, or none."""
+        if found["chapter"]:
+            number = f"{int(found['chapter']):02}_"
+            documents = [f"notebooks/{path.stem}" for path in notebooks.notebook_paths()]
+            there = [name for name in documents if name.split("/")[1].startswith(number)]
+            places = [(name, "") for name in there if name != self.env.docname]
+        else:
+            # Two papers by one first author in one year cannot be told apart; neither is linked.
+            places = [
+                (told.bibliography_key.docname, f"#{told.citation_id}")
+                for told in self.env.get_domain("cite").citations  # type: ignore[attr-defined]
+                if told.entry.fields.get("year") == found["year"]
+                and " ".join(told.entry.persons["author"][0].last_names) == found["author"]
+            ]
+        if len(places) != 1 or places[0][0] == self.env.docname:
+            return None
+        return self.app.builder.get_relative_uri(self.env.docname, places[0][0]) + places[0][1]
+
+    def replace(self, text: nodes.Text) -> None:
         """Put links into one piece of text."""
         words, pieces, end = text.astext(), [], 0
-        for found in CHAPTER.finditer(words):
-            target = documents.get(int(found.group(1)))
-            if target is None or target == self.env.docname:
-                continue
-            address = self.app.builder.get_relative_uri(self.env.docname, target)
-            link = nodes.reference("", found.group(0), internal=True, refuri=address)
-            pieces += [nodes.Text(words[end : found.start()]), link]
-            end = found.end()
+        for found in NAMED.finditer(words):
+            address = self.place(found)
+            if address is not None:
+                link = nodes.reference("", found.group(0), internal=True, refuri=address)
+                pieces += [nodes.Text(words[end : found.start()]), link]
+                end = found.end()
         if pieces:
             text.parent.replace(text, [*pieces, nodes.Text(words[end:])])
 
@@ -241,7 +256,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("results", Results)
     app.add_directive("headlines", Headlines)
     app.add_directive("planted-mistakes", PlantedMistakes)
-    app.add_post_transform(LinkChapters)
+    app.add_post_transform(LinkNames)
     # Before napoleon, which turns the Google sections into fields.
     app.connect("autodoc-process-docstring", on_docstring, priority=400)
     return {"version": "1", "parallel_read_safe": True}
