@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from vitcore.data import build_augment
-from vitcore.data.geometry import random_affine, random_erasing, random_resized_crop
+from vitcore.data.geometry import (
+    host_generator,
+    random_affine,
+    random_erasing,
+    random_resized_crop,
+)
 from vitcore.data.trivial import trivial_augment, trivial_operation
 
 
@@ -138,3 +143,20 @@ def test_what_moves_is_filled(name, amount):
         assert moved.max() == pytest.approx(1, abs=1e-5)
         corners += [moved[0, 0, r, c].item() for r in (0, -1) for c in (0, -1)]
     assert min(corners) == pytest.approx(FILL, abs=1e-5)
+
+
+def test_what_the_host_draws_follows_from_the_device(monkeypatch):
+    asked = []
+
+    def randint(high, size, *, generator, device):
+        asked.append((generator, device))
+        return torch.tensor([7])
+
+    monkeypatch.setattr(torch, "randint", randint)
+    ours, device = generator(), torch.device("mps")
+    host = host_generator(ours, device)
+    assert asked == [(ours, device)]
+    assert host is not None
+    assert host.device.type == "cpu"
+    assert host.initial_seed() == 7
+    assert host_generator(ours, torch.device("cpu")) is ours

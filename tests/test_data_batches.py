@@ -268,3 +268,12 @@ def test_images_grow_with_the_epochs(small_cifar100):
 def test_wrong_sizes(small_cifar100, sizes):
     with pytest.raises((TypeError, ValueError), match=r"value of sizes is .*give a whole number"):
         Batches(small_cifar100.train, 5, sizes=sizes, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def test_small_images_hold_all_pixels_of_the_large_ones():
+    """A stripe that lies between the pixels of the smaller image is still seen in it."""
+    images = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
+    images[..., ::4] = 255
+    (small, _), *_ = Batches((images, torch.zeros(2).long()), 2, mean=(0,), std=(1,), sizes=(4,))
+    assert small.shape[-2:] == (4, 4)
+    assert small.mean().item() == pytest.approx(0.25, abs=0.07)

@@ -26,7 +26,7 @@ from vitcore.runs import (
     top_k_accuracy,
     train_recipe,
 )
-from vitcore.training import load_weights, predict
+from vitcore.training import evaluate, load_weights, predict
 from vitcore.vit import ViT
 
 
@@ -380,3 +380,25 @@ def test_seconds_of_other_work(monkeypatch, tmp_path):
 
     monkeypatch.setattr(runs.Path, "read_text", missing)
     assert runs._other_seconds() is None
+
+
+def test_the_recipes_seed_orders_the_images(small_mnist):
+    def order(seed):
+        train = small_mnist.train
+        batches = runs.make_batches(
+            tiny(seed=seed), small_mnist, train, device=torch.device("cpu"), training=True
+        )
+        return batches.order().tolist()
+
+    assert order(3) == order(3)
+    assert order(3) != order(4)
+
+
+def test_the_test_images_are_judged_in_the_precision_of_training(small_mnist):
+    run = train_recipe(tiny(precision="bf16"), small_mnist, device="cpu", progress=False)
+    part = small_mnist.subset(160, 60, 80)
+    batches = runs.make_batches(run.recipe, part, part.test, device=torch.device("cpu"))
+    losses = {p: evaluate(run.model, batches, precision=p)["loss"] for p in ("bf16", "fp32")}
+    assert run.precision == "bf16"
+    assert run.test["loss"] == pytest.approx(losses["bf16"], rel=1e-6)
+    assert run.test["loss"] != pytest.approx(losses["fp32"], rel=1e-6)

@@ -172,3 +172,12 @@ def test_a_broken_stem_is_not_hidden(tmp_path):
     done = import_copies(tmp_path, "import no_such_module")
     assert "No module named 'no_such_module'" in done.stderr
     assert done.returncode != 0
+
+
+def test_layers_keep_the_size_of_the_values():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 32, 32)
+    for conv in ConvStem(32, 4, 3, 256).convs:
+        y = torch.relu(conv(x))
+        assert (y.square().mean() / x.square().mean()).item() == pytest.approx(1, abs=0.2)
+        x = y

@@ -98,8 +98,8 @@ def _json(name: str, value: Any) -> dict[str, Any]:
 def _batches(name: str, value: Any, again: bool = False) -> Any:
     several = hasattr(value, "__iter__") or hasattr(value, "__getitem__")
     once = again and hasattr(value, "__next__")
-    wrong = not several or once or (isinstance(value, Tensor) and (again or not value.ndim))
-    if wrong or isinstance(value, np.generic):
+    array = isinstance(value, (Tensor, np.ndarray, np.generic))
+    if not several or once or (array and (again or not value.ndim)):
         given = "a generator, which is empty after one epoch" if once else shown(value)
         wanted = "pairs (images, targets) as a list, a DataLoader or vitcore.data.Batches"
         raise TypeError(f"{name} is {given}; give {wanted}.")
