@@ -350,6 +350,16 @@ def test_resuming_with_another_loss_or_other_data_is_refused(tmp_path, then, now
     load(tmp_path, resume=True, config=config, **then)
 
 
+def test_a_loader_without_the_generator_is_refused(tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=2)
+    with pytest.raises(Stop):
+        load(tmp_path, stop=1, config=config)
+    loader = torch.utils.data.DataLoader(Items(), batch_size=16, shuffle=True)
+    val = batches(30, size=20, seed=9)
+    with pytest.raises(ValueError, match="generators was 1 and is 0 now"):
+        fit(tiny_vit(), loader, val, config, device="cpu", out=tmp_path, resume=True)
+
+
 def test_another_model_of_the_same_shapes_is_refused(tmp_path):
     with pytest.raises(Stop):
         run(tmp_path, before=stop_at(1, 0, Stop()))

@@ -223,8 +223,7 @@ class TrainingRun:
         """Give every parameter group its share of the learning rate of this step."""
         steps = self.steps_per_epoch
         self.steps_done = self.epoch * steps + self.index  # by the whole run, before this one
-        last = self.config.epochs * steps - 1
-        self.rate = learning_rate(min(self.steps_done, last), self.config, steps)
+        self.rate = learning_rate(self.steps_done, self.config, steps)
         for group, share in zip(self.optimizer.param_groups, self.shares, strict=True):
             group["lr"] = self.rate * share
 
