@@ -26,6 +26,7 @@ def test_recipes_are_data(name):
     short = recipe.quick()
     assert Recipe.from_dict(json.loads(json.dumps(short.to_dict()))) == short
     assert short.train.epochs <= 2
+    assert not short.train.compile  # minutes to begin with
     # Only the length changes: the code that runs is the same.
     same = {"model", "augment", "augment_options", "mix", "mix_options", "dataset", "name"}
     assert all(getattr(short, key) == getattr(recipe, key) for key in same)

@@ -101,6 +101,12 @@ def test_resume_knows_the_recipe_and_the_images(small_mnist, tmp_path):
         small_mnist, train=type(small_mnist.train)(images, small_mnist.train.labels)
     )
     resume(tiny(), changed, "metadata.data was")
+    images = small_mnist.val.images.clone()
+    images[:, 0, 0, 0] ^= 1
+    changed = dataclasses.replace(
+        small_mnist, val=type(small_mnist.val)(images, small_mnist.val.labels)
+    )
+    resume(tiny(), changed, "metadata.data was")
     # A note is only words.
     train_recipe(
         Recipe.from_dict({**values, "note": "other words"}),
@@ -148,6 +154,45 @@ def test_scores_of_many_classes_by_hand():
     sure = torch.eye(12)[labels] * 100
     assert calibration_error(sure, labels) == pytest.approx(0)
     assert calibration_error(sure, (labels + 1) % 12) == pytest.approx(1)
+
+
+def test_calibration_keeps_its_bins_apart():
+    """By hand: in two bins an underconfident and an overconfident image do not cancel out."""
+
+    def logits(*rows):
+        return torch.tensor(rows, dtype=torch.float64).clamp(min=1e-300).log()
+
+    zero = torch.tensor([0, 1])
+    two = logits((0.4, 0.3, 0.3), (0.9, 0.05, 0.05))  # right at 0.4, wrong at 0.9
+    assert calibration_error(two, zero, bins=2) == pytest.approx((0.6 + 0.9) / 2)
+    # A probability of exactly one lies in the top bin, with what is just below.
+    top = logits((0.9, 0.05, 0.05), (1.0, 0.0, 0.0))  # right at 0.9, wrong at 1
+    assert calibration_error(top, zero, bins=2) == pytest.approx((1 - 0.1) / 2)
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        calibration_error(torch.full((2, 3), float("nan")), zero)
+
+
+def test_the_seed_of_the_recipe_draws_weights_and_batches(small_mnist):
+    drawn = []
+
+    def build(config):
+        drawn.append(torch.initial_seed())
+        return ViT(config)
+
+    for seed in (3, 4):
+        train_recipe(
+            tiny(seed=seed, epochs=1), small_mnist, device="cpu", progress=False, build=build
+        )
+    assert drawn == [3, 4]
+    cpu = torch.device("cpu")
+    orders = [
+        runs.make_batches(
+            tiny(seed=seed), small_mnist, small_mnist.train, device=cpu, training=True
+        ).order()
+        for seed in (3, 3, 4)
+    ]
+    assert torch.equal(orders[0], orders[1])
+    assert not torch.equal(orders[0], orders[2])
 
 
 def small(recipe):

@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import statistics
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -69,10 +68,11 @@ def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
     distributed.init_process_group("nccl" if where.type == "cuda" else "gloo")
     try:
         rank = distributed.get_rank()
-        with open(os.devnull, "w") as silence:  # noqa: PTH123
-            said = silence if rank else sys.stdout
-            with contextlib.redirect_stdout(said):
-                yield rank, distributed.get_world_size(), where
+        with contextlib.ExitStack() as stack:
+            if rank:
+                silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(silence))
+            yield rank, distributed.get_world_size(), where
     finally:
         distributed.destroy_process_group()
 
@@ -112,20 +112,18 @@ def _is_finished(out: Path, recipe: Recipe, dataset: ImageDataset) -> bool:
     done = RunRecord.read(out / RECORD)
     # A record keeps what it was written with; settings that came later have their defaults.
     same = Recipe.from_dict(done.recipe) == recipe.fitted_to(dataset)
-    problem = ""
     if not same or done.source != str(dataset.source):
-        problem = "a finished run of another recipe, seed or data: choose another --out."
-    elif (out / WEIGHTS).exists():
-        print(f"{out} holds this run, finished: test accuracy {done.test_accuracy:.4f}.")
-        return True
-    elif not (out / CHECKPOINT).exists():
-        problem = (
-            "the record of this run, but neither its weights nor a checkpoint to make them from: "
-            "train it again in another --out."
+        raise ValueError(
+            f"{out} holds a finished run of another recipe, seed or data: choose another --out."
         )
-    if problem:
-        raise ValueError(f"{out} holds {problem}")
-    return False
+    if not (out / WEIGHTS).exists() and not (out / CHECKPOINT).exists():
+        raise ValueError(
+            f"{out} holds the record of this run, but neither its weights nor a checkpoint to make "
+            "them from: train it again in another --out."
+        )
+    if finished := (out / WEIGHTS).exists():
+        print(f"{out} holds this run, finished: test accuracy {done.test_accuracy:.4f}.")
+    return finished
 
 
 def run_train(args: argparse.Namespace, arguments: Sequence[str]) -> int:

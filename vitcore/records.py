@@ -64,8 +64,7 @@ class Record:
             raise ValueError(f'{name} must be a record whose kind is "{cls.KIND}".')
         fields = [f for f in dataclasses.fields(cls) if f.name != "more"]
         known = [f.name for f in fields if f.name in values or f.default is dataclasses.MISSING]
-        missing = [key for key in known if key not in values]
-        if missing:
+        if missing := [key for key in known if key not in values]:
             raise ValueError(f"{name} lacks {', '.join(missing)}.")
         more = {key: value for key, value in values.items() if key not in known}
         record = cls(**{key: values[key] for key in known}, more=more)
@@ -140,10 +139,8 @@ class RunRecord(Record):
     def _check(self, name: str) -> None:
         super()._check(name)
         for key in ("val_accuracy", "test_accuracy", "clean_train_accuracy"):
-            if not 0 <= (getattr(self, key) or 0) <= 1:
-                raise ValueError(
-                    f"{key} in {name} must lie between 0 and 1, not {getattr(self, key)}."
-                )
+            if not 0 <= (value := getattr(self, key) or 0) <= 1:
+                raise ValueError(f"{key} in {name} must lie between 0 and 1, not {value}.")
         if not self.epochs:
             raise ValueError(f"{name} holds no epoch.")
 
@@ -228,15 +225,10 @@ def commit() -> str:
     from . import __version__
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(_PACKAGE), *arguments],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            # Looking must not take the lock that somebody's commit needs.
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
-        ).stdout.strip()
+        # Looking must not take the lock that somebody's commit needs.
+        quiet: dict[str, Any] = {"env": {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, "timeout": 30}
+        words = ["git", "-C", str(_PACKAGE), *arguments]
+        return subprocess.check_output(words, text=True, stderr=subprocess.DEVNULL, **quiet).strip()
 
     try:
         # Installed into a folder of somebody else's repository, the commit would be theirs.
@@ -260,23 +252,18 @@ def hardware(device: torch.device) -> dict[str, Any]:
     processes there were if more than one."""
     processes = distributed_rank()[1]
     affinity = getattr(os, "sched_getaffinity", None)
-    return {
-        "device": device.type,
-        "name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        **({"processes": processes} if processes > 1 else {}),
-    }
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    found = {"device": device.type, "name": name, "cores": cores}
+    found |= {"threads": torch.get_num_threads()}
+    return {**found, "processes": processes} if processes > 1 else found
 
 
 def versions() -> dict[str, str]:
     from . import __version__
 
-    found = {
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "vitcore": __version__,
-    }
+    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
+    found["vitcore"] = __version__
     if "torchvision" in sys.modules:
         found["torchvision"] = importlib.metadata.version("torchvision")
     return found

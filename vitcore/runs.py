@@ -133,7 +133,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 
 
 def _further_scores(logits: Tensor, labels: Tensor, dataset: ImageDataset) -> dict[str, float]:
-    scores: dict[str, float] = {}
+    scores = {}
     if dataset.num_classes > 10:
         scores["top5_accuracy"] = top_k_accuracy(logits, labels)
         scores["calibration_error"] = calibration_error(logits, labels)
