@@ -9,6 +9,7 @@ import random
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from training_helpers import (
@@ -23,7 +24,7 @@ from training_helpers import (
 )
 
 from vitcore.training import CHECKPOINT, load_weights, replace_file, save_weights
-from vitcore.training.files import lock_folder, read_tensors
+from vitcore.training.files import checksum, lock_folder, read_tensors
 
 
 def test_replace_file_is_all_or_nothing(tmp_path):
@@ -167,3 +168,11 @@ def test_two_writers_of_one_file_do_not_meet(tmp_path):
         other.write_text("other")
     assert path.read_text() == "one"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_checksum_sees_names_types_shapes_values_and_metadata():
+    ones = torch.ones(2, 3)
+    others = [{"b": ones}, {"a": ones.view(torch.int32)}, {"a": ones.T}, {"a": 2 * ones}]
+    digests = [checksum(tensors, {}) for tensors in ({"a": ones}, *others)]
+    assert len({*digests, checksum({"a": ones}, {"x": "y"})}) == 6
+    assert checksum({"a": ones.clone()}, {"sha256": "z"}) == digests[0]
