@@ -41,17 +41,10 @@ that holds them. The folder --out receives
 
 EXAMPLES = """\
 examples:
-  python -m vitcore train mnist
   python -m vitcore train mnist --recipe mnist-long --seed 1 --out out/long
-  python -m vitcore train folder my_images            the recipe follows from the images
   python -m vitcore train mnist --resume              go on after Ctrl-C or a power cut
   python -m vitcore train mnist --stand-in --quick    no download, seconds: to see that it works
   torchrun --nproc-per-node 2 -m vitcore train cifar100 --recipe gpu     on two GPUs
-"""
-
-PREDICT = """\
-Name any picture files: they are resized to what the model was trained on, digits for a model of
-MNIST are prepared as MNIST's were, and the three best guesses are printed.
 """
 
 _DATASETS = ", ".join(sorted({recipe.dataset for recipe in RECIPES.values()}))
@@ -96,7 +89,8 @@ COMMANDS = {
               f"--precision --resume --quick {_PLACE}"),
     "eval": ("test saved weights", "Accuracy and loss on the test images.", "",
              f"weights images --allow-seen {_PLACE}"),
-    "predict": ("name pictures", PREDICT, "", "weights pictures --device --threads"),
+    "predict": ("name pictures", "Name any picture files; a model of MNIST gets digits prepared as "
+                "MNIST's were.", "", "weights pictures --device --threads"),
     "recipes": ("list the recipes", "The recipes, by data set.", "", ""),
 }  # fmt: skip
 

@@ -79,14 +79,12 @@ def _processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
 
 def _choose_recipe(args: argparse.Namespace, dataset: ImageDataset | None = None) -> Recipe:
     """The recipe as the options change it; a folder's own one needs its images."""
+    if args.recipe not in {None, *RECIPES} and dataset is not None:
+        raise ValueError(f"there is no recipe {args.recipe!r}: choose one of {', '.join(RECIPES)}.")
     if dataset is None:
         recipe = get_recipe(args.dataset, args.recipe)
-    elif args.recipe is None:
-        recipe = folder_recipe(dataset)
-    elif args.recipe in RECIPES:
-        recipe = RECIPES[args.recipe].fitted_to(dataset)
     else:
-        raise ValueError(f"there is no recipe {args.recipe!r}: choose one of {', '.join(RECIPES)}.")
+        recipe = RECIPES[args.recipe].fitted_to(dataset) if args.recipe else folder_recipe(dataset)
     recipe = recipe.quick() if args.quick else recipe
     changes = {name: getattr(args, name) for name in ("seed", "epochs", "precision")}
     return recipe.with_train(**{name: v for name, v in changes.items() if v is not None})
@@ -206,10 +204,8 @@ def run_eval(args: argparse.Namespace) -> int:
     batches = data.Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std)
     scores = training.evaluate(loaded.model, batches)
     print(f"images: {dataset.source}")
-    print(
-        f"test accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f} "
-        f"on {scores['count']} images{note}"
-    )
+    accuracy, loss, count = (scores[name] for name in ("accuracy", "loss", "count"))
+    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {count} images{note}")
     return 0
 
 
@@ -225,11 +221,9 @@ def run_predict(args: argparse.Namespace) -> int:
         else:
             image = data.read_image(path, config.image_size, config.in_channels)
         logits = training.predict(loaded.model, loaded.normalise(image[None]))
-        best = logits.softmax(dim=1)[0].topk(min(3, logits.shape[1]))
-        guesses = ", ".join(
-            f"{loaded.classes[index]} {probability:.1%}"
-            for probability, index in zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        )
+        values, indices = logits.softmax(dim=1)[0].topk(min(3, logits.shape[1]))
+        best = zip(indices.tolist(), values.tolist(), strict=True)
+        guesses = ", ".join(f"{loaded.classes[index]} {share:.1%}" for index, share in best)
         print(f"{path}: {guesses}{note}")
     return 0
 
@@ -238,11 +232,10 @@ def run_recipes(args: argparse.Namespace) -> int:
     """List the recipes."""
     for recipe in RECIPES.values():
         train, model = recipe.train, recipe.model
-        print(f"{recipe.name} (train {recipe.dataset}): {recipe.note}")
+        more = ", ".join(filter(None, (recipe.augment, recipe.mix))) or "none"
         print(
-            f"    patch {model.patch_size}, width {model.dim}, depth {model.depth}, "
-            f"{model.heads} heads; {train.epochs} epochs of {train.optimizer} at {train.lr:g}, "
-            f"batch {train.batch_size}, augmentation {recipe.augment or 'none'}"
-            + (f", {recipe.mix}" if recipe.mix else "")
+            f"{recipe.name} (train {recipe.dataset}): {recipe.note}\n    patch {model.patch_size}, "
+            f"width {model.dim}, depth {model.depth}, {model.heads} heads; {train.epochs} epochs "
+            f"of {train.optimizer} at {train.lr:g}, batch {train.batch_size}, augmentation {more}"
         )
     return 0

@@ -40,6 +40,7 @@ SEEN_BY_CHANCE = 0.01  # the share of test images that may turn up twice in hone
 
 _is_recipe = of_kind(Recipe, "a Recipe")
 _is_dataset = of_kind(ImageDataset, "an ImageDataset")
+_is_function = of_kind(Callable, "a function of a ViTConfig")
 
 
 @dataclass
@@ -130,16 +131,6 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
     gaps = confidence - (best == labels).double()
     sums = gaps.new_zeros(bins).index_add_(0, which, gaps)
     return sums.abs().sum().item() / len(labels)
-
-
-def _further_scores(logits: Tensor, labels: Tensor, dataset: ImageDataset) -> dict[str, float]:
-    scores = {}
-    if dataset.num_classes > 10:
-        scores["top5_accuracy"] = top_k_accuracy(logits, labels)
-        scores["calibration_error"] = calibration_error(logits, labels)
-    if dataset.group_of is not None:
-        scores["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
-    return scores
 
 
 def check_unseen(loaded: LoadedModel, split: Split) -> None:
@@ -254,9 +245,9 @@ def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
     return whole
 
 
-def _prepare(recipe: Recipe, dataset: ImageDataset) -> tuple[Recipe, ImageDataset]:
-    """The images that the recipe uses, and the recipe fitted to them, once both are checked."""
-    _is_recipe("recipe", recipe), _is_dataset("dataset", dataset)
+def _prepare(recipe: Recipe, dataset: ImageDataset, build: Any) -> tuple[Recipe, ImageDataset]:
+    """The images that the recipe uses, and the recipe fitted to them, once all is checked."""
+    _is_recipe("recipe", recipe), _is_dataset("dataset", dataset), _is_function("build", build)
     if recipe.images is not None:
         dataset = dataset.subset(*recipe.images)
     for name in ("train", "val", "test"):
@@ -302,18 +293,15 @@ def train_recipe(
     """Train the recipe's model on `dataset`, choose the weights on the validation images, then
     look at the test images once. `out` takes the checkpoint and model.safetensors.
 
-    build: makes the model from the recipe's configuration; a model that is no ViT trains as well,
-    for comparison, but its weights stay in the checkpoint.
-
-    Where torch.distributed is initialised, all processes call it alike: each computes its share
-    of every batch and of every evaluation, and rank 0 writes.
+    build: makes the model from the recipe's configuration; the weights of one that is no ViT stay
+    in the checkpoint. Where torch.distributed is initialised, all processes call it alike: each
+    computes its share of every batch and of every evaluation, and rank 0 writes.
     """
     where = resolve_device(device)
     rank, world_size = training.distributed_rank()
-    recipe, dataset = _prepare(recipe, dataset)
+    recipe, dataset = _prepare(recipe, dataset, build)
     place: dict[str, Any] = {"device": where, "rank": rank, "world_size": world_size}
     training.set_seed(recipe.train.seed)
-    of_kind(Callable, "a function of a ViTConfig")("build", build)  # type: ignore[arg-type]
     model = of_kind(nn.Module, "a function that makes a model")("build", build(recipe.model))
     train = make_batches(recipe, dataset, dataset.train, training=True, **place)
     val = make_batches(recipe, dataset, dataset.val, **place)
@@ -338,6 +326,12 @@ def train_recipe(
     count = len(dataset.train.labels)
     clean = dataset.subset(min(CLEAN_IMAGES, count), 0, 0).train
     trained = len(train) * recipe.train.batch_size if train.drop_last else count
+    more = {}
+    if dataset.num_classes > 10:
+        more["top5_accuracy"] = top_k_accuracy(logits, labels)
+        more["calibration_error"] = calibration_error(logits, labels)
+    if dataset.group_of is not None:
+        more["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
     run = Run(
         recipe=recipe,
         model=model,
@@ -351,7 +345,7 @@ def train_recipe(
         other_cores=cores,
         device=where,
         precision=precision,
-        more=_further_scores(logits, labels, dataset),
+        more=more,
     )
     if out is not None and rank == 0 and isinstance(model, ViT):
         _save(Path(out) / WEIGHTS, run, dataset)
