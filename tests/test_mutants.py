@@ -153,4 +153,6 @@ def test_the_living_are_listed_and_the_tree_is_left_alone(toy, capsys):
 def test_tests_that_fail_already_are_said_so(toy, capsys):
     (toy / "tests" / "test_toy.py").write_text("def test_toy():\n    assert False\n")
     main(["--files", "vitcore/toy.py"], root=toy)
-    assert "left out, its tests" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "left out, its tests" in said
+    assert said.splitlines()[-1] == "0 of 0 mutants live"
