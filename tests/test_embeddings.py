@@ -156,12 +156,23 @@ def test_sincos_positions_are_fixed_and_the_prefix_has_none():
 
 
 @pytest.mark.parametrize("class_position", [True, False])
-def test_sincos_is_computed_anew_for_another_size(class_position):
+def test_sines_of_another_size_lie_between_those_of_the_model(class_position):
+    """Chapter 2 measures that a trained model finds its way there, and not beyond its grid."""
     model = small_vit(positions="sincos", class_position=class_position)
-    images = small_images(size=(20, 8))
+    images = small_images(size=(36, 24))  # 9 x 6 patches for the model's 3 x 4
     tokens, _ = model.patch_embed(images)
-    want = tokens + sincos_positions_2d((5, 2), 24)
-    torch.testing.assert_close(embedding(model, images)[:, 1:], want)
+    added = (embedding(model, images)[:, 1:] - tokens).reshape(2, 9, 6, 24)
+    # Three rows of patches for each old one: the middle ones stand where the old ones stood.
+    own = sincos_positions_2d((3, 4), 24).reshape(3, 4, 24)
+    torch.testing.assert_close(added[0, 1::3, :, 12:], own[:, :1, 12:].expand(3, 6, 12))
+    columns = (torch.arange(6) + 0.5) * 4 / 6 - 0.5
+    torch.testing.assert_close(added[0, :, :, 0], columns.sin().expand(9, 6))
+
+
+def test_sincos_2d_on_its_own_grid_has_whole_places():
+    assert torch.equal(sincos_positions_2d((5, 7), 16, (5, 7)), sincos_positions_2d((5, 7), 16))
+    coarse = sincos_positions_2d((1, 1), 8, (3, 3))  # one patch for nine stands in their middle
+    assert torch.equal(coarse[0], sincos_positions_2d((3, 3), 8)[4])
 
 
 @pytest.mark.parametrize("class_position", [True, False])
@@ -233,7 +244,7 @@ def test_a_sincos_table_of_another_type():
     for kind in (torch.float16, torch.float64):
         model = small_vit(positions="sincos").to(kind)
         assert model.positions_for((3, 4)).dtype == model.positions_for((5, 2)).dtype == kind
-        want = sincos_positions_2d((5, 2), 24).to(kind)
+        want = sincos_positions_2d((5, 2), 24, (3, 4)).to(kind)
         assert torch.equal(model.positions_for((5, 2))[0, 1:], want)
 
 

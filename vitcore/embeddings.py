@@ -45,23 +45,30 @@ def sincos_positions_1d(length: int, dim: int) -> Tensor:
     return _sincos(torch.arange(length), dim).float()
 
 
-def sincos_positions_2d(grid: tuple[int, int], dim: int) -> Tensor:
+def sincos_positions_2d(
+    grid: tuple[int, int], dim: int, old_grid: tuple[int, int] | None = None
+) -> Tensor:
     """Make the fixed table for a grid of patches: half of D for the column, half for the row.
 
     A ``grid`` of (rows, columns) gives (rows · columns, D), float32, row by row; the first half of
-    each row of the table encodes the column and the second half the row, as in MAE.
+    each row of the table encodes the column and the second half the row, as in MAE. With the
+    ``old_grid`` of a trained model it lies over the same area, its patches between the old ones,
+    because places beyond those mean nothing to the model.
     Raises TypeError, ValueError if a size is not a positive int or ``dim`` (D) not divisible by 4,
     for a sine and a cosine in each of the two directions.
     Source: He et al. (2022), appendix A.1; the order is that of the published code.
     """
-    rows, cols = to_pair(grid, "grid (rows, columns)")
+    rows, cols = grid = to_pair(grid, "grid (rows, columns)")
+    old_rows, old_cols = to_pair(grid if old_grid is None else old_grid, "old_grid")
     dim = check_positive("dim", dim)
     if dim % 4:
         near = max(4, dim // 4 * 4)
         raise ValueError(
             f"dim is {dim}; give one divisible by 4, such as {near}, or positions='learned'."
         )
-    row, col = torch.meshgrid(torch.arange(rows), torch.arange(cols), indexing="ij")
+    down = (torch.arange(rows).double() + 0.5) * old_rows / rows - 0.5  # 0, 1, … on the old grid
+    along = (torch.arange(cols).double() + 0.5) * old_cols / cols - 0.5
+    row, col = torch.meshgrid(down, along, indexing="ij")
     halves = [_sincos(col.flatten(), dim // 2), _sincos(row.flatten(), dim // 2)]
     return torch.cat(halves, dim=1).float()
 

@@ -199,11 +199,11 @@ class ViT(nn.Module):
 
     def _sincos_table(self, grid: tuple[int, int]) -> Tensor:
         """Make the fixed table (1, prefix + N, D); prefix tokens have zeros."""
-        table = sincos_positions_2d(grid, self.config.dim)
+        table = sincos_positions_2d(grid, self.config.dim, self.grid)
         return torch.cat([table.new_zeros(self._position_prefix(), self.config.dim), table])[None]
 
     def positions_for(self, grid: tuple[int, int]) -> Tensor | None:
-        """Give the table (1, rows, D) for another grid: learned resized, sincos anew, else None."""
+        """Give the table (1, rows, D) for another grid: learned resized, sines between its places."""
         grid = to_pair(grid, "grid")
         if self.pos_embed is None or same_grid(grid, self.grid):
             return self.pos_embed
