@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks import ablations, tokens
+from vitbook import records
 from vitcore import ViT, sincos_positions_2d
 from vitcore.data import Batches, ImageDataset, load_dataset
 from vitcore.recipes import Recipe
@@ -112,3 +113,15 @@ def test_the_command_runs_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "run" / "record.json").exists()
     with pytest.raises(SystemExit):
         tokens.main(["no-such-study"])
+
+
+@pytest.mark.parametrize("name", ["cuts-digits", "cuts-photos"])
+def test_the_published_record_is_whole_and_real(name: str) -> None:
+    record = records.load_record(name)
+    study = tokens.STUDIES[name]
+    assert record["complete"]
+    assert record["seeds"] == list(tokens.SEEDS)
+    assert record["split"] in ("official", "re-split")
+    assert list(record["variants"]) == list(study.variants)
+    assert Recipe.from_dict(record["recipe"]).to_dict() == study.recipe.to_dict()
+    assert not any(commit.endswith("-dirty") for commit in record["commits"])
