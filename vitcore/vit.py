@@ -203,7 +203,7 @@ class ViT(nn.Module):
         return torch.cat([table.new_zeros(self._position_prefix(), self.config.dim), table])[None]
 
     def positions_for(self, grid: tuple[int, int]) -> Tensor | None:
-        """Give the table (1, rows, D) for another grid: learned resized, sines between its places."""
+        """Give the table (1, rows, D) for another grid: resized, sines between their old places."""
         grid = to_pair(grid, "grid")
         if self.pos_embed is None or same_grid(grid, self.grid):
             return self.pos_embed
