@@ -115,7 +115,7 @@ def test_the_command_runs_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         tokens.main(["no-such-study"])
 
 
-@pytest.mark.parametrize("name", tokens.STUDIES)
+@pytest.mark.parametrize("name", ["cuts-digits", "cuts-photos", "positions"])
 def test_the_published_record_is_whole_and_real(name: str) -> None:
     record = records.load_record(name)
     study = tokens.STUDIES[name]
