@@ -39,27 +39,22 @@ def check_pictures(images: Any, generator: Any = None, **amounts: Any) -> None:
     generator: None or one on the images' device.
     """
     check_images(images)
-    if 0 in images.shape[1:]:
-        raise ValueError(
-            f"images has shape {tuple(images.shape)}; give channels, rows and columns."
-        )
+    shape = tuple(images.shape)
+    if 0 in shape[1:]:
+        raise ValueError(f"images has shape {shape}; give channels, rows and columns.")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator is {shown(generator)}; give a torch.Generator or None.")
     if generator is not None and generator.device.type != images.device.type:
-        raise ValueError(
-            f"generator is on {generator.device} and images on {images.device}; give both on one "
-            "device."
-        )
+        places = f"generator is on {generator.device} and images on {images.device}"
+        raise ValueError(f"{places}; give both on one device.")
     for name, value in amounts.items():
         flags = isinstance(value, Tensor) and value.dtype == torch.bool and name != "which"
         if not isinstance(value, Tensor) or value.is_complex() or flags:
             raise TypeError(f"{name} is {shown(value)}; give a tensor of real numbers.")
         shape = (len(images), *_COLUMNS.get(name, ()))
         if value.shape != shape or value.device != images.device:
-            raise ValueError(
-                f"{name} has shape {tuple(value.shape)} on {value.device}; give {shape} on "
-                f"{images.device}, a row for each image."
-            )
+            given, wanted = f"{tuple(value.shape)} on {value.device}", f"{shape} on {images.device}"
+            raise ValueError(f"{name} has shape {given}; give {wanted}, a row for each image.")
 
 
 check_share = partial(

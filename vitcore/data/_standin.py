@@ -15,7 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from .content import rank_in_class
 from .geometry import affine
 from .known import CIFAR100_GROUP_OF
 
@@ -73,13 +75,9 @@ _STROKES: list[list[list[tuple[float, float]]]] = [
 def _segments() -> tuple[Tensor, Tensor]:
     """All strokes as segments (10, S, 2 ends, 2), padded, and which of them count (10, S)."""
     digits = [[pair for stroke in strokes for pair in pairwise(stroke)] for strokes in _STROKES]
-    longest = max(map(len, digits))
-    points = torch.zeros(10, longest, 2, 2)
-    counts = torch.zeros(10, longest, dtype=torch.bool)
-    for digit, segments in enumerate(digits):
-        points[digit, : len(segments)] = torch.tensor(segments)
-        counts[digit, : len(segments)] = True
-    return points, counts
+    counts = torch.tensor([len(segments) for segments in digits])
+    points = pad_sequence([torch.tensor(segments) for segments in digits], batch_first=True)
+    return points, torch.arange(points.shape[1]) < counts[:, None]
 
 
 def _digits(labels: Tensor, generator: torch.Generator) -> Tensor:
@@ -116,15 +114,10 @@ def _digits(labels: Tensor, generator: torch.Generator) -> Tensor:
     return ((ink + noise).clamp(0, 1) * 255).round().to(torch.uint8).view(-1, 28, 28)
 
 
-# --------------------------------------------------------------------------------------------------
-# Coloured shapes
-# --------------------------------------------------------------------------------------------------
-
-# Sky blue, orange, bluish green, purple and yellow: apart for colour-blind readers too.
-_RED_GREEN_BLUE = [
+# Coloured shapes: sky blue, orange, bluish green, purple and yellow, apart for colour-blind readers
+_COLOURS = torch.tensor([
     (0.34, 0.71, 0.91), (0.90, 0.45, 0.05), (0.0, 0.55, 0.35), (0.75, 0.35, 0.75), (0.95, 0.9, 0.2),
-]  # fmt: skip
-_COLOURS = torch.tensor(_RED_GREEN_BLUE)
+])  # fmt: skip
 
 
 def _outlines() -> Tensor:
@@ -163,8 +156,7 @@ def _shapes(labels: Tensor, generator: torch.Generator) -> Tensor:
     """Coloured shapes on dark noise (B, 32, 32, 3) uint8, each turned, scaled and moved."""
     count = len(labels)
     groups = torch.tensor(CIFAR100_GROUP_OF)
-    # The place of each class among the five of its group.
-    place = torch.stack([(groups[:k] == groups[k]).sum() for k in range(len(groups))])
+    place = torch.from_numpy(rank_in_class(groups.numpy()))  # of each class in its group of five
     mask = affine(
         _outlines()[groups[labels]],
         _uniform(count, -5, 5, generator),

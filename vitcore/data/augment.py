@@ -8,7 +8,8 @@ a whole batch would move all its images alike, which teaches the model less.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -31,17 +32,9 @@ def digits(
     degrees, translate, scale = check_affine(degrees, translate, scale)
     fill = check_share("fill", fill)
 
-    def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return random_affine(
-            images,
-            degrees=degrees,
-            translate=translate,
-            scale=scale,
-            fill=fill,
-            generator=generator,
-        )
-
-    return augment
+    return lambda images, generator=None: random_affine(
+        images, degrees=degrees, translate=translate, scale=scale, fill=fill, generator=generator
+    )
 
 
 def cifar(
@@ -89,7 +82,6 @@ def cifar(
 
 
 AUGMENTS: dict[str, Callable[..., Augment]] = {"digits": digits, "cifar": cifar}
-
 MIXES: dict[str, Callable[..., Mix]] = {"mixup_cutmix": mixup_cutmix}
 
 
@@ -98,7 +90,7 @@ def build_augment(name: str | None, **options: Any) -> Augment | None:
 
     Raises ValueError for an unknown name, TypeError for an option that it does not have.
     """
-    return _build("augmentation", AUGMENTS, name, options, {})
+    return _build("augmentation", AUGMENTS, name, options)
 
 
 def build_mix(name: str | None, *, num_classes: int, **options: Any) -> Mix | None:
@@ -106,27 +98,22 @@ def build_mix(name: str | None, *, num_classes: int, **options: Any) -> Mix | No
 
     Raises ValueError for an unknown name, TypeError for an option that it does not have.
     """
-    return _build("mixing", MIXES, name, options, {"num_classes": num_classes})
+    mixes = {key: partial(mix, num_classes=num_classes) for key, mix in MIXES.items()}
+    return _build("mixing", mixes, name, options)
 
 
 def _build(
-    what: str,
-    table: dict[str, Callable[..., T]],
-    name: str | None,
-    options: dict[str, Any],
-    given: dict[str, Any],
+    what: str, table: Mapping[str, Callable[..., T]], name: str | None, options: dict[str, Any]
 ) -> T | None:
+    if name is None and options:
+        given = f"no {what} was named, yet options were given: {sorted(options)}"
+        raise TypeError(f"{given}; name one of {sorted(table)}.")
     if name is None:
-        if options:
-            raise TypeError(
-                f"no {what} was named, yet options were given: {sorted(options)}; name one of "
-                f"{sorted(table)}."
-            )
         return None
     if not isinstance(name, str) or name not in table:
         raise ValueError(f"there is no {what} {shown(name)}: use one of {sorted(table)}.")
     try:
-        return table[name](**given, **options)
+        return table[name](**options)
     except TypeError as error:
         reason = str(error).rstrip(".")
         raise TypeError(f"the {what} {name!r} was given wrong options: {reason}.") from None

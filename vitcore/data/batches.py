@@ -78,10 +78,8 @@ class Batches:
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             if "out of memory" in str(error):
                 raise
-            reason = str(error).split(chr(10))[0].rstrip(".")
-            raise ValueError(
-                f'device {shown(device)} cannot be used ({reason}); try "cpu".'
-            ) from error
+            reason = f"cannot be used ({str(error).split(chr(10))[0].rstrip('.')})"
+            raise ValueError(f'device {shown(device)} {reason}; try "cpu".') from error
         self._mean, self._std = channel_columns(self.mean, self.std, device=self.device)
         self.epoch = 0
 
@@ -121,15 +119,15 @@ class Batches:
         # Neighbours lie together in memory where nothing is shuffled: a view saves the gathering.
         plain = not self.shuffle and self.world_size == 1
         order = None if plain else self.order().to(self.device)
-        epoch = self.epoch
-        self.epoch += 1  # a loop that never calls set_epoch goes on to the next
+        epoch, self.epoch = self.epoch, self.epoch + 1  # a loop without set_epoch goes on
         for batch in range(len(self)):
-            start, end = batch * self.batch_size, (batch + 1) * self.batch_size
+            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
             if order is None:
-                images, labels = self.images[start:end], self.labels[start:end].clone()
+                images, labels = self.images[part], self.labels[part].clone()
             else:
-                images = self.images.index_select(0, order[start:end])
-                labels = self.labels.index_select(0, order[start:end])
+                images, labels = (
+                    x.index_select(0, order[part]) for x in (self.images, self.labels)
+                )
             changed = images.float().div_(255)
             if self.augment is None and self.mix is None and not self.sizes:
                 yield changed.sub_(self._mean).div_(self._std), labels

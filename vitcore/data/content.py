@@ -37,8 +37,7 @@ def scramble(values: np.ndarray) -> np.ndarray:
 def ranks(digests: np.ndarray, seed: int) -> np.ndarray:
     """A number for each image (N,) that depends on the image and the seed, and on nothing else."""
     content = np.ascontiguousarray(digests[:, :8]).view("<u8").ravel()
-    salt = scramble(np.array([seed % 2**64], np.uint64))
-    return scramble(content ^ salt)
+    return scramble(content ^ scramble(np.array([seed % 2**64], np.uint64)))
 
 
 def rank_in_class(labels: np.ndarray) -> np.ndarray:

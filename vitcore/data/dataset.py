@@ -28,9 +28,7 @@ SPLITS = {
 class Source:
     """Where images came from and which split they are, without any path.
 
-    split is one of "official" (the content was recognised), "re-split" (the official images,
-    divided anew), "stand-in" (generated), "own" (the user's folder) or "unverified" (a file
-    whose content is not the official one, whatever it says of itself).
+    split is one of ``SPLITS``: what the content shows, whatever a file says of itself.
     """
 
     split: str
@@ -67,10 +65,8 @@ def check_split(split: Any, classes: int | None = None) -> Split:
         given = f"{images.dtype} of shape {tuple(images.shape)} on {images.device}"
         raise TypeError(f"images of a split are {given}; give uint8 (N, C, H, W).")
     if not labels.ndim or len(images) != len(labels):
-        raise ValueError(
-            f"a split has {len(images)} images but labels of shape {tuple(labels.shape)}; give a "
-            "label for each."
-        )
+        given = f"{len(images)} images but labels of shape {tuple(labels.shape)}"
+        raise ValueError(f"a split has {given}; give a label for each.")
     if labels.dtype == torch.bool or labels.is_complex() or labels.is_meta:
         given = f"{labels.dtype} on {labels.device}"
         raise TypeError(f"labels of a split are {given}; give class numbers or shares of classes.")
@@ -107,17 +103,15 @@ class ImageDataset:
         if not isinstance(self.source, Source):
             raise TypeError(f"source is {shown(self.source)}; give a Source.")
         count, parts = len(self.classes), (self.train, self.val, self.test)
-        self.train, self.val, self.test = (check_split(part, count) for part in parts)
-        shapes = {tuple(p.images.shape[1:]) for p in (self.train, self.val, self.test)}
+        self.train, self.val, self.test = parts = tuple(check_split(part, count) for part in parts)
+        shapes = {tuple(part.images.shape[1:]) for part in parts}
         if len(shapes) > 1:
             raise ValueError(f"the parts hold images of {sorted(shapes)}; give one shape.")
         self.mean, self.std = check_statistics(self.mean, self.std, self.in_channels)
         groups = self.group_of
         if groups is not None and (not isinstance(groups, Tensor) or groups.shape != (count,)):
-            raise ValueError(
-                f"group_of is {shown(groups)}; give a tensor with a group for each of the {count} "
-                "classes."
-            )
+            wanted = f"a tensor with a group for each of the {count} classes"
+            raise ValueError(f"group_of is {shown(groups)}; give {wanted}.")
 
     @property
     def in_channels(self) -> int:

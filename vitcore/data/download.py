@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 DOWNLOAD_TIMEOUT = 30.0  # seconds of silence from a server before it is given up
 DOWNLOAD_DEADLINE = 3600.0  # seconds for one file, however steadily it trickles
@@ -93,7 +94,7 @@ def store(target: Path, write: Callable[[Path], None], folder: Path) -> None:
 
 
 def checksum(path: Path, kind: str) -> str:
-    """The checksum of a file of any size, in hexadecimal digits; kind is "sha256" or "md5"."""
+    """The checksum of a file of any size, in hexadecimal digits; kind is a name in hashlib."""
     digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -123,8 +124,7 @@ def download(
         _receive(url, part, size_limit, deadline or DOWNLOAD_DEADLINE)
         for kind, wanted in (("sha256", sha256), ("md5", md5)):
             if wanted and checksum(part, kind) != wanted:
-                size = part.stat().st_size
-                raise DownloadError(f"{size} bytes arrived, with a wrong checksum")
+                raise DownloadError(f"{part.stat().st_size} bytes arrived, with a wrong checksum")
 
     with workspace(target) as folder:
         store(target, write, folder)
@@ -139,10 +139,8 @@ def _receive(url: str, part: Path, size_limit: int, deadline: float) -> None:
         request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
         with urllib.request.urlopen(request, timeout=DOWNLOAD_TIMEOUT) as response:
             announced = int(response.headers.get("Content-Length") or 0)
-            bar = tqdm(
-                total=announced or None, unit="B", unit_scale=True, disable=None, leave=False
-            )
-            with part.open("wb") as file, bar:
+            style: Any = {"unit": "B", "unit_scale": True, "disable": None, "leave": False}
+            with part.open("wb") as file, tqdm(total=announced or None, **style) as bar:
                 # read1 gives what has come, so that a trickle cannot hold the clock up.
                 while block := response.read1(1 << 16):
                     arrived += len(block)

@@ -36,8 +36,7 @@ def statistics(histograms: np.ndarray) -> tuple[tuple[float, ...], tuple[float, 
     total = histograms.sum(1)
     mean = histograms @ values / total
     variance = (histograms * (values - mean[:, None]) ** 2).sum(1) / total
-    # A channel without any contrast would be divided by zero.
-    std = np.maximum(np.sqrt(variance), 1 / 255)
+    std = np.maximum(np.sqrt(variance), 1 / 255)  # a channel without contrast would divide by zero
     return tuple(map(float, mean)), tuple(map(float, std))
 
 
@@ -64,10 +63,9 @@ def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, .
         check = check_number if name == "mean" else check_above_zero
         made.append(tuple(check(f"a value of {name}", value) for value in values))
     if not len(made[0]) == len(made[1]) == channels:
-        raise ValueError(
-            f"mean and std have {len(made[0])} and {len(made[1])} values; give one for each of the "
-            f"images' {channels} channels."
-        )
+        counts = f"{len(made[0])} and {len(made[1])}"
+        wanted = f"give one for each of the images' {channels} channels"
+        raise ValueError(f"mean and std have {counts} values; {wanted}.")
     return made[0], made[1]
 
 
@@ -78,25 +76,23 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     Raises TypeError for images of another type, ValueError for a number of channels that differs.
     """
-    mean, std = check_statistics(mean, std, check_pixels(images))
+    means, stds = _columns(images, mean, std)
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
-    means, stds = channel_columns(mean, std, device=images.device)
     return (scaled - means) / stds
 
 
 def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
-    mean, std = check_statistics(mean, std, check_pixels(images))
-    means, stds = channel_columns(mean, std, device=images.device)
+    means, stds = _columns(images, mean, std)
     return (images * stds + means).clamp(0, 1)
 
 
-def check_pixels(images: Any) -> int:
-    """Return the channels of images (…, C, H, W), or raise one clear sentence."""
+def _columns(images: Any, mean: Any, std: Any) -> list[Tensor]:
+    """mean and std as (C, 1, 1) for images (…, C, H, W), or one clear sentence."""
     if not isinstance(images, Tensor):
         raise TypeError(f"images is a {type(images).__name__}; give a torch tensor (…, C, H, W).")
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(f"images is {images.dtype}; give uint8, or floating point in [0, 1].")
     if images.ndim < 3:
         raise ValueError(f"images has shape {tuple(images.shape)}; give (…, C, H, W).")
-    return images.shape[-3]
+    return channel_columns(*check_statistics(mean, std, images.shape[-3]), device=images.device)
