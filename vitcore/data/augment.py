@@ -32,9 +32,12 @@ def digits(
     degrees, translate, scale = check_affine(degrees, translate, scale)
     fill = check_share("fill", fill)
 
-    return lambda images, generator=None: random_affine(
-        images, degrees=degrees, translate=translate, scale=scale, fill=fill, generator=generator
-    )
+    amounts = {"degrees": degrees, "translate": translate, "scale": scale, "fill": fill}
+
+    def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return random_affine(images, **amounts, generator=generator)
+
+    return augment
 
 
 def cifar(

@@ -103,8 +103,8 @@ class ImageDataset:
         if not isinstance(self.source, Source):
             raise TypeError(f"source is {shown(self.source)}; give a Source.")
         count, parts = len(self.classes), (self.train, self.val, self.test)
-        self.train, self.val, self.test = parts = tuple(check_split(part, count) for part in parts)
-        shapes = {tuple(part.images.shape[1:]) for part in parts}
+        self.train, self.val, self.test = (check_split(part, count) for part in parts)
+        shapes = {tuple(p.images.shape[1:]) for p in (self.train, self.val, self.test)}
         if len(shapes) > 1:
             raise ValueError(f"the parts hold images of {sorted(shapes)}; give one shape.")
         self.mean, self.std = check_statistics(self.mean, self.std, self.in_channels)

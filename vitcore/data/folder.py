@@ -60,10 +60,10 @@ def load_folder(
     n_test = _count_share("test", test, len(labels))
     n_val = _count_share("validation", validation, len(labels))
     if n_val + n_test > len(labels) - len(counts):
+        wanted = f"with {n_val} for validation and {n_test} for the test"
         raise ValueError(
-            f"{root} holds {len(labels)} images of {len(counts)} classes: with {n_val} for "
-            f"validation and {n_test} for the test no class would keep one for training; add "
-            "images or make validation and test smaller"
+            f"{root} holds {len(labels)} images of {len(counts)} classes: {wanted} no class would "
+            "keep one for training; add images or make validation and test smaller"
         )
     digests = digest_images(stacked.numpy(), np.zeros(len(labels), np.uint8))
     order = np.argsort(ranks(digests, seed), kind="stable")
@@ -86,34 +86,28 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
         raise FileNotFoundError(f"there is no directory {root}")
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if len(folders) < 2:
-        raise ValueError(
-            f"{root} has {len(folders)} sub-folder{'s' if len(folders) != 1 else ''}: make one for "
-            "each class, at least two, and put its images there"
-        )
+        plural = "" if len(folders) == 1 else "s"
+        advice = "make one for each class, at least two, and put its images there"
+        raise ValueError(f"{root} has {len(folders)} sub-folder{plural}: {advice}")
     parts = {"train", "training", "test", "testing", "val", "valid", "validation"}
     if {folder.name.lower() for folder in folders} <= parts:
-        raise ValueError(
-            f"the sub-folders of {root} are {', '.join(f.name for f in folders)}, which are parts "
-            "and not classes: name one of them, or put the classes side by side"
-        )
+        given = f"{', '.join(f.name for f in folders)}, which are parts and not classes"
+        advice = "name one of them, or put the classes side by side"
+        raise ValueError(f"the sub-folders of {root} are {given}: {advice}")
     files, passed = {}, []
     for folder in folders:
         seen = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         found = [p for p in seen if p.is_file() and p.suffix.lower() in _SUFFIXES]
         if not found:
             there = f" but {_named(seen)}" if seen else ""
-            raise ValueError(
-                f"{folder} holds no images{there}: remove it, or put files there that end in one "
-                f"of {', '.join(_SUFFIXES)}"
-            )
+            advice = f"remove it, or put files there that end in one of {', '.join(_SUFFIXES)}"
+            raise ValueError(f"{folder} holds no images{there}: {advice}")
         files[folder.name] = found
         passed += sorted(set(seen) - set(found))
     if passed:
-        warnings.warn(
-            f"{root} holds {_named(passed)} that cannot be read and are not used: convert "
-            f"pictures to .png or .jpg, and put them right into their class's folder",
-            stacklevel=3,
-        )
+        problem = f"{root} holds {_named(passed)} that cannot be read and are not used"
+        advice = "convert pictures to .png or .jpg, and put them right into their class's folder"
+        warnings.warn(f"{problem}: {advice}", stacklevel=3)
     return files
 
 
@@ -144,8 +138,6 @@ def _count_share(name: str, share: float | int, total: int) -> int:
     """Turn a fraction below 1, or a number of images, into a number of images."""
     whole = isinstance(share, Integral)
     if not 0 <= check_number(name, share) < (total if whole else 1):
-        raise ValueError(
-            f"{name} is {share}; give a fraction from 0 to below 1, or a number of images below "
-            f"{total}"
-        )
+        wanted = f"a fraction from 0 to below 1, or a number of images below {total}"
+        raise ValueError(f"{name} is {share}; give {wanted}")
     return int(share) if whole else max(round(share * total), 1 if share else 0)

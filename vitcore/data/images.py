@@ -111,9 +111,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
         if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
             raise ValueError("its values lie outside [0, 1]: scale them, or store uint8")
         return np.round(values * 255).astype(np.uint8)
-    raise ValueError(
-        f"its values have the type {values.dtype}: store uint8, uint16 or floating point in [0, 1]"
-    )
+    allowed = "uint8, uint16 or floating point in [0, 1]"
+    raise ValueError(f"its values have the type {values.dtype}: store {allowed}")
 
 
 def claimed_bytes(file: IO[bytes]) -> int:
@@ -141,9 +140,9 @@ def fit_image(
         elif (given, channels) == (3, 1):  # the luma of ITU-R 601, as Pillow and MNIST tools do
             values = np.round(values @ np.array([0.299, 0.587, 0.114]))[..., None].astype(np.uint8)
         else:
+            problem = f"{path} has {given} channels, but {channels} are wanted"
             raise ValueError(
-                f"{path} has {given} channels, but {channels} are wanted: only grey (1) and "
-                "colour (3) can be turned into each other"
+                f"{problem}: only grey (1) and colour (3) can be turned into each other"
             )
     image = torch.from_numpy(np.array(values)).permute(2, 0, 1)
     sides = list(zip(size, image.shape[1:], strict=True))

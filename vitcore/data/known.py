@@ -129,10 +129,9 @@ def read_npz(path: Path, known: Known) -> dict[str, Any]:
     except Exception as error:  # NumPy lets through whatever a damaged file provokes
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(
-            f"{path} is not a readable .npz file with x_train, y_train, x_test and y_test "
-            f"({error}): put a whole one in its place"
-        ) from error
+        wanted = "a readable .npz file with x_train, y_train, x_test and y_test"
+        problem = f"{path} is not {wanted} ({error})"
+        raise ValueError(f"{problem}: put a whole one in its place") from error
     for part in ("train", "test"):
         _check_part(arrays, part, known, path)
     return arrays

@@ -54,10 +54,8 @@ def load_dataset(
     cannot be had, OSError for a full disk.
     """
     if not isinstance(name, str) or name not in KNOWN:
-        raise ValueError(
-            f"there is no data set {shown(name)}; give one of {sorted(KNOWN)}, or use load_folder "
-            "for images of your own."
-        )
+        choice = f"give one of {sorted(KNOWN)}, or use load_folder for images of your own"
+        raise ValueError(f"there is no data set {shown(name)}; {choice}.")
     wanted = _wants_stand_in(stand_in)
     validation = check_whole("validation", validation)
     seed = check_seed(seed)
@@ -72,9 +70,8 @@ def load_dataset(
         folder = check_path("data_dir", directory)
         if not folder.is_dir():
             by = ", which VITCORE_DATA names" if directory is named else ""
-            raise FileNotFoundError(
-                f"there is no directory {folder}{by}: name one that holds {name}.npz, or none"
-            )
+            advice = f"name one that holds {name}.npz, or none"
+            raise FileNotFoundError(f"there is no directory {folder}{by}: {advice}")
         arrays, where = _find(name, folder), "in a directory"
     if wanted != "only" and arrays is None:
         try:
@@ -96,13 +93,10 @@ def build_dataset(
     """Recognise the four arrays of a named data set and divide them into parts."""
     known, y_train = KNOWN[name], arrays["y_train"]
     if validation >= len(y_train):
-        raise ValueError(
-            f"validation is {validation}; give a number of images from 0 to {len(y_train) - 1}, "
-            f"to be taken from the {len(y_train)} training images of {name}."
-        )
-    digests = [
-        digest_images(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")
-    ]
+        wanted = f"a number of images from 0 to {len(y_train) - 1}"
+        taken = f"to be taken from the {len(y_train)} training images of {name}"
+        raise ValueError(f"validation is {validation}; give {wanted}, {taken}.")
+    digests = [digest_images(arrays[f"x_{key}"], arrays[f"y_{key}"]) for key in ("train", "test")]
     source = Source(_recognise(arrays, known, *digests), origin)
     order = np.argsort(ranks(digests[0], seed), kind="stable")
     held = held_out(y_train[order].astype(np.int64), validation, len(known.classes))
@@ -145,9 +139,8 @@ def _find(name: str, directory: Path) -> dict[str, Any] | None:
         return None
     for path, md5 in paths.items():
         if checksum(path, "md5") != md5:
-            raise ValueError(
-                f"{path} has another checksum than the official file ({md5}): download it again"
-            )
+            problem = f"another checksum than the official file ({md5})"
+            raise ValueError(f"{path} has {problem}: download it again")
     arrays = parse_raw(name, lambda file: (directory / file).read_bytes())
     return {**arrays, "file": "the official files"}
 

@@ -28,17 +28,13 @@ def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
     if tensor and labels.shape == (count, num_classes) and not labels.is_complex():
         return labels.to(images.dtype)
     if not tensor or labels.shape != (count,) or labels.dtype.is_floating_point:
-        raise ValueError(
-            f"labels is {shown(labels)}; give class numbers ({count},) or shares ({count}, "
-            f"{num_classes}) on {images.device}."
-        )
+        wanted = f"class numbers ({count},) or shares ({count}, {num_classes})"
+        raise ValueError(f"labels is {shown(labels)}; give {wanted} on {images.device}.")
     if labels.device.type == "cpu" and count:  # reading from a GPU would make the loop wait
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
-            raise ValueError(
-                f"labels reach from {low} to {high}; give class numbers from 0 to "
-                f"{num_classes - 1}, or another num_classes."
-            )
+            wanted = f"class numbers from 0 to {num_classes - 1}, or another num_classes"
+            raise ValueError(f"labels reach from {low} to {high}; give {wanted}.")
     return F.one_hot(labels.long(), num_classes).to(images.dtype)
 
 

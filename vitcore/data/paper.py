@@ -51,10 +51,8 @@ def read_digit(path: str | os.PathLike[str], image_size: int = 28, channels: int
     dark = bool((away**3).sum() < 0)  # the long tail is the ink: paper is most of the picture
     ink, found = _cut_out((-away if dark else away).clamp(min=0))
     if not found:
-        raise ValueError(
-            f"there is no ink on {file}: photograph one digit, large, with a broad pen on plain "
-            "paper"
-        )
+        advice = "photograph one digit, large, with a broad pen on plain paper"
+        raise ValueError(f"there is no ink on {file}: {advice}")
     box = max(1, round(image_size * 20 / 28))
     scale = box / max(ink.shape)
     sides = [max(1, round(side * scale)) for side in ink.shape]
@@ -75,10 +73,8 @@ def _paper(grey: Tensor) -> Tensor:
 
     It is fitted again and again to the pixels near it, so that ink drops out.
     """
-    height, width = grey.shape
-    y, x = torch.meshgrid(
-        torch.linspace(-1, 1, height), torch.linspace(-1, 1, width), indexing="ij"
-    )
+    sides = (torch.linspace(-1, 1, side) for side in grey.shape)
+    y, x = torch.meshgrid(*sides, indexing="ij")
     terms = torch.stack([torch.ones_like(x), x, y, x * x, x * y, y * y], dim=-1).view(-1, 6)
     values = grey.flatten()
     surface = values.median().expand_as(values)

@@ -73,9 +73,8 @@ def overlap(sketch: str, split: Split) -> Overlap:
         if len(known) != min(int(count), SKETCH_SIZE) or (known[1:] <= known[:-1]).any():
             raise ValueError("its digests do not fit its count")
     except (AttributeError, TypeError, ValueError) as error:  # binascii's is a ValueError
-        raise ValueError(
-            f"this is not a sketch that sketch_images made ({error}): save the weights anew"
-        ) from error
+        problem = f"this is not a sketch that sketch_images made ({error})"
+        raise ValueError(f"{problem}: save the weights anew") from error
     compared = image_digests(check_split(split).images)
     if int(count) > len(known):
         compared = compared[compared <= known[-1]]
