@@ -440,7 +440,7 @@ def test_the_command_measures_and_writes(tmp_path, no_data, capsys, monkeypatch)
         with pytest.raises(SystemExit):
             training.main(wrong)
         assert message in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="fp16 needs CUDA"):
+    with pytest.raises(SystemExit, match="precision fp16 is not for cpu"):
         training.main([*words, "--precision", "fp16"])
 
 

@@ -88,8 +88,9 @@ def test_a_chapter_runs_from_the_wheel(
 ) -> None:
     assert list(tmp_path.iterdir()) == []
     notebook = run(path, installed, tmp_path, monkeypatch)
-    (where,) = notebooks.output_texts(notebook.cells[-1])
-    assert Path(where.strip()).is_relative_to(installed)
+    # On a busy machine the line and its end arrive as two outputs.
+    where = "".join(notebooks.output_texts(notebook.cells[-1])).strip()
+    assert Path(where).is_relative_to(installed)
 
 
 def test_every_module_imports_from_the_wheel(installed: Path, tmp_path: Path) -> None:
