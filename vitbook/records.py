@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcore.data import SPLITS, Split, cache_dir
+from vitcore.data.download import checksum
 from vitcore.records import RECORD, Record, RunRecord, read_json
 from vitcore.runs import WEIGHTS, check_unseen
 from vitcore.training import LoadedModel, load_weights, replace_file
@@ -193,14 +194,6 @@ def _local_folders() -> list[Path]:
     return folders
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def _download(url: str, path: Path, sha256: str, size: int) -> None:
     help_offline = (
         "connect this machine to the network, or copy the repository's runs/ folder here and name "
@@ -242,7 +235,7 @@ def run_file(name: str, file: str = RECORD) -> Path:
         known = ", ".join(list_runs()) or "none"
         raise ValueError(f"there is no {file} of a run named {name!r}: known runs are {known}.")
     path = cache_dir() / "runs" / name / file
-    if not (path.is_file() and _sha256(path) == entry["sha256"]):
+    if not (path.is_file() and checksum(path, "sha256") == entry["sha256"]):
         url = f"{REPOSITORY}/raw/{BRANCH}/runs/{name}/{file}"
         _download(url, path, entry["sha256"], entry["bytes"])
     return path
@@ -286,7 +279,7 @@ def index_runs(
     for record in sorted(folder.glob(f"*/{RECORD}")):
         _read_record(record)
         found[record.parent.name] = {
-            file: {"sha256": _sha256(path), "bytes": path.stat().st_size}
+            file: {"sha256": checksum(path, "sha256"), "bytes": path.stat().st_size}
             for file in FILES
             if (path := record.parent / file).is_file()
         }
