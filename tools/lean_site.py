@@ -56,6 +56,7 @@ KEPT = (
     "mathjax/output/chtml/fonts/woff-v2/*",
     "mathjax/input/tex/extensions/*",
     "*.LICENSE.txt",
+    "live/*",
     "searchtools.js",
     "language_data.js",
     "favicon.svg",
