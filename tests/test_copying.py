@@ -154,7 +154,7 @@ def needed(name: str) -> set[str]:
 
 
 def test_one_file_with_those_that_it_imports(tmp_path: Path) -> None:
-    names = [*CORE, "stems"]
+    names = [*CORE, "stems", "attentions"]
     for name in names:
         folder = tmp_path / f"piece_{name}"
         folder.mkdir()

@@ -13,9 +13,11 @@ from .embeddings import TokenLayout, resize_positions, sincos_positions_1d, sinc
 from .patches import PATCH_EMBEDS, PatchEmbed, patchify, register_patch_embed, unpatchify
 from .vit import MODELS, ViT, ViTConfig, create_model
 
+# Only to be known by name, as ViTConfig(patch_embed="conv_stem"); the core does without.
 if find_spec(f"{__name__}.stems"):
-    # Only to be known by name, as ViTConfig(patch_embed="conv_stem"); the core does without.
     from . import stems as stems
+if find_spec(f"{__name__}.attentions"):
+    from . import attentions as attentions
 
 __version__ = "0.1.0"
 

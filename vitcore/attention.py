@@ -108,6 +108,10 @@ class Attention(nn.Module):
         explicit = self.kernel == "explicit" or (self.kernel == "auto" and prefers_explicit(q))
         return explicit_attention(q, k, v) if explicit else F.scaled_dot_product_attention(q, k, v)
 
+    def gather(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout | None) -> Tensor:
+        """Give what each head adds up for each token, (B, h, N, d): that of :meth:`attend`."""
+        return self.attend(q, k, v)
+
     def weights(self, x: Tensor) -> Tensor:
         """Give the attention weights (B, h, N, N) for tokens x (B, N, D); rows sum to one.
 
@@ -128,5 +132,5 @@ class Attention(nn.Module):
         keep(record, q=q, k=k, v=v)
         if record is not None and "attention" in record:
             keep(record, attention=attention_weights(q, k))
-        mixed = rearrange(self.attend(q, k, v), "b h n d -> b n (h d)")
+        mixed = rearrange(self.gather(q, k, v, layout), "b h n d -> b n (h d)")
         return self.proj(mixed)

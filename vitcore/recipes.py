@@ -166,20 +166,21 @@ _MNIST = Recipe(
 _MUON: dict[str, Any] = {"optimizer": "muon", "weight_decay": 0.1, "label_smoothing": 0.1}
 _CROPS = {"flip": True, "padding": 4}
 
+_SMALL: dict[str, Any] = {"dim": 128, "depth": 6, "heads": 4, "patch_embed": "conv_stem"}
 _CIFAR100_CPU = Recipe(
     name="cifar100-cpu",
     dataset="cifar100",
-    model=replace(MODELS["vit_cifar"], dim=128, depth=6, heads=4, patch_embed="conv_stem"),
-    train=TrainConfig(epochs=23, batch_size=64, lr=4e-3, ema=0.998, **_MUON),
+    model=replace(MODELS["vit_cifar"], **_SMALL, attention="locally_enhanced"),
+    train=TrainConfig(epochs=42, batch_size=64, lr=4e-3, ema=0.998, **_MUON),
     augment="cifar",
     augment_options=_CROPS,
     # Without mixing, so many epochs are enough for this model to learn its images by heart.
     mix="mixup_cutmix",
-    mix_options={"probability": 0.5, "cutmix_share": 1.0},
+    mix_options={"probability": 0.75, "cutmix_share": 1.0},
     # At 24 pixels an image is 36 tokens in place of 64 and costs little more than half the time,
     # which serves well enough to begin with.
-    sizes=((0.0, 24), (0.67, 32)),
-    note="for 75 minutes on two cores",
+    sizes=((0.0, 24), (0.6, 32)),
+    note="for 75 minutes on two cores with bf16; twice as long in fp32",
 )
 
 _LARGE: dict[str, Any] = {"dim": 320, "depth": 9, "heads": 5, "drop_path": 0.1}
