@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: `python -m vitcore train`, `eval`, `predict` and `recipes`; see chapter 6."""
+"""The command line: `python -m vitcore train`, `eval`, `predict` and the rest; see chapter 6."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ ARGUMENTS = {
     "weights": ("WEIGHTS", "a model.safetensors that train wrote"),
     "images": ("FOLDER", "for images of your own: the folder with a sub-folder for each class"),
     "pictures": ("IMAGE", "picture files"),
+    "file": ("OUT", "the file to write"),
     "--recipe": ("NAME", "see `python -m vitcore recipes`"),
     "--out": ("DIR", "default: out/RECIPE-seedN"),
     "--epochs": ("N", "instead of the recipe's number"),
@@ -65,6 +66,7 @@ ARGUMENTS = {
     "--quick": ("", "two epochs on a few hundred images: only to try it"),
     "--allow-seen": ("", "go on where test images are among those that the weights were trained "
                      "or chosen on"),
+    "--float32": ("", "keep full precision, at twice the size"),
     "--data": ("DIR", "folder that holds NAME.npz, e.g. mnist.npz"),
     "--stand-in": ("", "where the images are neither on disk nor cached, draw a stand-in instead "
                    "of downloading them; its results say that they are from a stand-in"),
@@ -91,6 +93,8 @@ COMMANDS = {
              f"weights images --allow-seen {_PLACE}"),
     "predict": ("name pictures", "Name any picture files; a model of MNIST gets digits prepared as "
                 "MNIST's were.", "", "weights pictures --device --threads"),
+    "export-web": ("write saved weights for a web page", "A copy for a page, in float16.", "",
+                   "weights file --float32"),
     "recipes": ("list the recipes", "The recipes, by data set.", "", ""),
 }  # fmt: skip
 
@@ -144,7 +148,7 @@ def _run(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         torch.set_num_threads(threads)
     if args.command == "train":
         return _cli.run_train(args, arguments)
-    return getattr(_cli, f"run_{args.command}")(args)
+    return getattr(_cli, f"run_{args.command.replace('-', '_')}")(args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

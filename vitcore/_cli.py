@@ -17,6 +17,7 @@ from torch import distributed
 from . import data, training
 from ._inputs import to_pair
 from .data import ImageDataset
+from .export import export_web
 from .recipes import RECIPES, Recipe, folder_recipe, get_recipe
 from .records import RECORD, RunRecord, commit, recorded_command
 from .runs import WEIGHTS, check_unseen, train_recipe
@@ -225,6 +226,13 @@ def run_predict(args: argparse.Namespace) -> int:
         best = zip(indices.tolist(), values.tolist(), strict=True)
         guesses = ", ".join(f"{loaded.classes[index]} {share:.1%}" for index, share in best)
         print(f"{path}: {guesses}{note}")
+    return 0
+
+
+def run_export_web(args: argparse.Namespace) -> int:
+    """Write a copy of saved weights for a web page."""
+    size = export_web(args.weights, args.file, half=not args.float32)
+    print(f"wrote {args.file}: {size / 1e3:.0f} kB")
     return 0
 
 
