@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
@@ -137,8 +140,39 @@ def test_show_in_a_notebook_gives_one_image(monkeypatch: pytest.MonkeyPatch) -> 
     assert len(shown) == 1
     assert shown[0]["text/plain"] == "an empty sheet"
     assert 'alt="an empty sheet"' in shown[0]["text/html"]
+    assert shown[0]["image/svg+xml"].startswith("<svg ")
     # Closed, so that the notebook does not show it a second time.
     assert not pyplot.fignum_exists(fig.number)
+
+
+def test_an_svg_holds_the_figure_and_nothing_of_its_making() -> None:
+    """Strict XML, no date, the same bytes each time, pixels as they are, letters as paths."""
+    draw = partial(pictures.plot_heatmap, np.eye(9), annotate=False, title="nine & nine")
+    text = pictures.to_svg(draw())
+    root = ElementTree.fromstring(text)
+    assert text == pictures.to_svg(draw())
+    assert not re.search(r"<text\b|rdf:|Matplotlib|<!--|\n", text)
+    width, height = (float(root.attrib[name].removesuffix("pt")) for name in ("width", "height"))
+    fig = draw()
+    assert (width, height) == pytest.approx([72 * side for side in fig.get_size_inches()], abs=1)
+    sizes = [
+        Image.open(io.BytesIO(base64.b64decode(data))).size
+        for data in re.findall(r'xlink:href="data:image/png;base64,\s*([^"]+)"', text)
+    ]
+    assert (9, 9) in sizes
+    assert len(sizes) == 2, "the colour bar is one image"
+
+
+def test_a_long_svg_stays_out_of_the_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    import IPython
+    import IPython.display
+
+    shown: list[dict[str, str]] = []
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr(IPython.display, "display", lambda data, raw: shown.append(data))
+    noise = np.random.default_rng(0).integers(0, 256, (1, 3, 200, 200), dtype=np.uint8)
+    pictures.show(pictures.show_images(noise), alt="noise")
+    assert set(shown[0]) == {"text/html", "text/plain"}
 
 
 def test_the_functions_leave_pyplot_alone() -> None:

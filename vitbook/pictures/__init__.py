@@ -29,7 +29,7 @@ from .look import (
 )
 from .matrices import plot_confusion, plot_heatmap
 from .model_diagrams import HIGHLIGHTS, block_diagram, model_diagram
-from .output import show, to_html, to_png
+from .output import show, to_html, to_png, to_svg
 from .pages import (
     LETTERS,
     comparison_diagram,
@@ -96,6 +96,7 @@ __all__ = [
     "style",
     "to_html",
     "to_png",
+    "to_svg",
     "training_diagram",
     "use_style",
     "write_pictures",

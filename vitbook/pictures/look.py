@@ -36,6 +36,8 @@ ROLES: dict[str, str] = {
     "head": "#777777",
     "plain": "#FFFFFF",
 }
+# Text on coloured pixels: the site's dark theme changes every colour but these and the pixels.
+ON_DARK, ON_LIGHT = "#FEFEFE", "#010101"
 # Yellow is left out of the cycle: a yellow line on white cannot be seen.
 CYCLE: tuple[str, ...] = tuple(
     PALETTE[name] for name in ("blue", "vermillion", "green", "purple", "orange", "sky", "black")

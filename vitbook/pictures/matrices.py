@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from .frames import as_array, fit_columns, new_figure
-from .look import DIVERGING, SEQUENTIAL, WIDTH, style
+from .look import DIVERGING, ON_DARK, ON_LIGHT, SEQUENTIAL, WIDTH, style
 
 
 @style()
@@ -127,7 +127,7 @@ def _write_cells(
             number_format.format(value),
             ha="center",
             va="center",
-            color="white" if dark else "black",
+            color=ON_DARK if dark else ON_LIGHT,
         )
 
 
@@ -190,7 +190,7 @@ def plot_confusion(
                         f"{counts[i, j]:g}",
                         ha="center",
                         va="center",
-                        color="white" if dark else "black",
+                        color=ON_DARK if dark else ON_LIGHT,
                     )
     ticks = list(range(0, size, 1 if size <= 12 else math.ceil(size / 10)))
     ax.set_xticks(ticks, [names[i] for i in ticks])
