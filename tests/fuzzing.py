@@ -445,7 +445,7 @@ def _training(folder: Path) -> list[Target]:
     pairs: Callable[[], Any] = lambda: [(images(), labels()), (images(), labels())]  # noqa: E731
     add("TrainConfig", training.TrainConfig, lambda: options_of(config), weight=4)
     from_dict = training.TrainConfig.from_dict
-    add("TrainConfig.from_dict", from_dict, lambda: {"fields": config.to_dict()})
+    add("TrainConfig.from_dict", from_dict, lambda: {"values": config.to_dict()})
 
     def fitted(out: Any, **arguments: Any) -> object:
         shutil.rmtree(folder / "out", ignore_errors=True)
@@ -466,7 +466,7 @@ def _training(folder: Path) -> list[Target]:
         "evaluate", training.evaluate,
         lambda: {
             "model": model(), "batches": pairs(), "loss": None, "metric": None, "device": None,
-            "precision": "fp32", "world_size": 1,
+            "precision": "fp32",
         },
         spare={"model": OTHER_CALLABLE, "loss": OTHER_CALLABLE, "metric": OTHER_CALLABLE}, weight=3,
     )  # fmt: skip
@@ -617,8 +617,7 @@ def _runs(folder: Path) -> list[Target]:
     add("get_recipe", recipes.get_recipe, lambda: {"dataset": "mnist", "name": "mnist-long"})
     add(
         "confusion_matrix", recipes.confusion_matrix,
-        lambda: {"logits": torch.rand(4, 5), "labels": labels(4), "classes": 5},
-        spare={"classes": LARGE},
+        lambda: {"logits": torch.rand(4, 5), "labels": labels(4)},
     )  # fmt: skip
     scores: Callable[[], Any] = lambda: {"logits": torch.rand(4, 5), "labels": labels(4)}  # noqa: E731
     add("top_k_accuracy", recipes.top_k_accuracy, lambda: {**scores(), "k": 2})

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from safetensors.torch import load_file
 
@@ -114,7 +113,6 @@ def sgd(rate_of_group=1.0):
     return build
 
 
-needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
 CONFIG = TrainConfig(epochs=5, lr=3e-3, label_smoothing=0.1, ema=0.9)
 
 

@@ -6,21 +6,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
-from ._inputs import check_mapping, check_names, check_positive, check_rate, shown, to_pair
+from ._inputs import check_mapping, check_names, check_positive, check_rate, to_pair
 from .data import ImageDataset, build_augment, build_mix
 from .patches import patch_grid
 from .training import TrainConfig
-from .training.arguments import Check, of_kind
+from .training.arguments import Check, Settings, each, of_kind, optional
 from .vit import MODELS, ViTConfig
 
 __all__ = ["RECIPES", "Recipe", "folder_recipe", "get_recipe"]
-
-
-def _optional(check: Check) -> Check:
-    return lambda name, value: None if value is None else check(name, value)
-
 
 _is_text = of_kind(str, "a string")
 _is_dataset = of_kind(ImageDataset, "an ImageDataset")
@@ -36,64 +32,54 @@ def __getattr__(name: str) -> Any:
 
 
 def _options(name: str, value: Any) -> dict[str, Any]:
-    return {
-        _is_text(f"an option in {name}", key): v for key, v in check_mapping(name, value).items()
-    }
+    for key in (options := check_mapping(name, value)):
+        _is_text(f"an option in {name}", key)
+    return options
 
 
-def _three(name: str, value: Any) -> tuple[int, ...]:
-    if not isinstance(value, (tuple, list)) or len(value) != 3:
-        raise TypeError(f"{name} is {shown(value)}; give three numbers, or None for all images.")
-    return tuple(check_positive(f"a number in {name}", count) for count in value)
+def _settings(kind: Any, name: str, value: Any) -> Any:
+    return value if isinstance(value, kind) else kind.from_dict(check_mapping(name, value))
 
 
-def _pairs(name: str, value: Any) -> tuple[tuple[float, int], ...]:
-    pairs = value if isinstance(value, (tuple, list)) else [value]
-    if not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-        raise TypeError(f"{name} is {shown(value)}; give pairs (share of the epochs, pixels).")
-    share, side = f"a share of the epochs in {name}", f"a side in {name}"
-    return tuple((check_rate(share, a), check_positive(side, b)) for a, b in pairs)
-
-
-_CHECKS = {
-    **dict.fromkeys(("name", "dataset", "note"), _is_text),
-    "model": of_kind(ViTConfig, "a ViTConfig"),
-    "train": of_kind(TrainConfig, "a TrainConfig"),
-    **dict.fromkeys(("augment", "mix"), _optional(_is_text)),
-    **dict.fromkeys(("augment_options", "mix_options"), _options),
-    "images": _optional(_three),
-    "sizes": _pairs,
-}
+def _sizes(name: str, value: Any) -> tuple[Any, ...]:
+    pairs = of_kind((tuple, list), "pairs (share of the epochs, pixels)")(name, value)
+    return tuple(each(check_rate, check_positive)(f"a pair of {name}", pair) for pair in pairs)
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Settings):
     """Everything that is decided before training starts, as plain values.
 
-    name: under which RECIPES lists it. dataset: a name that `vitcore.data.load_dataset` knows.
-    model: the ViT. train: the optimisation. augment, augment_options: a name in
-    `vitcore.augment.AUGMENTS` and its options, or None. mix, mix_options: the same of
-    `vitcore.augment.MIXES`. images: how many (training, validation, test) images to use, by class;
-    None for all. sizes: progressive resizing (Tan and Le, 2021): pairs (share of the epochs, side
-    in pixels), from which on training images are shown at which size; none for their own. note: a
-    line on what it is for. TypeError and ValueError name what cannot be run.
+    TypeError and ValueError name what cannot be run.
     """
 
-    name: str
-    dataset: str
-    model: ViTConfig
-    train: TrainConfig
-    augment: str | None = None
+    CHECKS: ClassVar[Mapping[str, Check]] = {
+        **dict.fromkeys(("name", "dataset", "note"), _is_text),
+        "model": partial(_settings, ViTConfig),
+        "train": partial(_settings, TrainConfig),
+        **dict.fromkeys(("augment", "mix"), optional(_is_text)),
+        **dict.fromkeys(("augment_options", "mix_options"), _options),
+        "images": optional(each(check_positive, check_positive, check_positive)),
+        "sizes": _sizes,
+    }
+
+    name: str  # under which RECIPES lists it
+    dataset: str  # a name that `vitcore.data.load_dataset` knows
+    model: ViTConfig  # the ViT
+    train: TrainConfig  # the optimisation
+    augment: str | None = None  # a name in `vitcore.augment.AUGMENTS`
     augment_options: Mapping[str, Any] = field(default_factory=dict)
-    mix: str | None = None
+    mix: str | None = None  # a name in `vitcore.augment.MIXES`
     mix_options: Mapping[str, Any] = field(default_factory=dict)
+    # How many (training, validation, test) images to use, by class; None for all.
     images: tuple[int, int, int] | None = None
+    # Progressive resizing (Tan and Le, 2021): pairs (share of the epochs, side in pixels), from
+    # which on training images are shown at which size; none for their own.
     sizes: tuple[tuple[float, int], ...] = ()
-    note: str = ""
+    note: str = ""  # a line on what it is for
 
     def __post_init__(self) -> None:
-        for name, check in _CHECKS.items():
-            object.__setattr__(self, name, check(name, getattr(self, name)))
+        super().__post_init__()
         # Built once here, so that an unknown name or option is refused before anything starts.
         build_augment(self.augment, **self.augment_options)
         build_mix(self.mix, num_classes=max(2, self.model.num_classes), **self.mix_options)
@@ -101,34 +87,14 @@ class Recipe:
             patch_grid(size, self.model.patch_size)
         starts = [start for start, _ in self.sizes]
         if starts and (starts[0] != 0 or starts != sorted(set(starts))):
-            raise ValueError(
-                f"sizes begin at shares {starts} of the epochs: give 0 first, then rising numbers "
-                "below 1, such as ((0, 24), (0.6, 32))."
-            )
+            wanted = "0 first, then rising numbers below 1, such as ((0, 24), (0.6, 32))"
+            raise ValueError(f"sizes begin at shares {starts} of the epochs: give {wanted}.")
 
     def size_by_epoch(self) -> list[int]:
         """The side in pixels of the training images of each epoch; empty where it never changes."""
         epochs = self.train.epochs if self.sizes else 0
-        return [
-            [size for start, size in self.sizes if start * self.train.epochs <= epoch][-1]
-            for epoch in range(epochs)
-        ]
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values; `from_dict` gives the recipe back."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        values |= {"model": self.model.to_dict(), "train": self.train.to_dict()}
-        values["images"] = None if self.images is None else list(self.images)
-        return {**values, "sizes": [list(pair) for pair in self.sizes]}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
-        values = check_mapping("a recipe", values)
-        check_names("a recipe", values, [f.name for f in fields(cls)])
-        if missing := {"name", "dataset", "model", "train"} - values.keys():
-            raise ValueError(f"the recipe lacks {', '.join(sorted(missing))}.")
-        model, train = ViTConfig.from_dict(values["model"]), TrainConfig.from_dict(values["train"])
-        return cls(**{**values, "model": model, "train": train})
+        rows = [[size for start, size in self.sizes if start * epochs <= e] for e in range(epochs)]
+        return [row[-1] for row in rows]
 
     def with_train(self, **changes: Any) -> Recipe:
         """The same recipe with other training settings: `recipe.with_train(epochs=3, seed=1)`."""
@@ -237,7 +203,7 @@ def get_recipe(dataset: str, name: str | None = None) -> Recipe:
     """The recipe `name` of a data set, also without the data set's name before it ("long" for
     "mnist-long"); by default the one that bears the data set's name, or that for two cores.
     ValueError lists the known."""
-    dataset, name = _is_text("dataset", dataset), _optional(_is_text)("name", name)
+    dataset, name = _is_text("dataset", dataset), optional(_is_text)("name", name)
     known = [recipe.name for recipe in RECIPES.values() if recipe.dataset == dataset]
     if not known:
         names = ", ".join(sorted({recipe.dataset for recipe in RECIPES.values()}))
@@ -257,19 +223,13 @@ def folder_recipe(dataset: ImageDataset) -> Recipe:
     _is_dataset("dataset", dataset)
     size, count = to_pair(dataset.image_size), max(1, len(dataset.train.labels))
     patch = max(p for p in range(1, max(1, min(size) // 8) + 1) if math.gcd(*size) % p == 0)
-    small: dict[str, Any] = {
-        "dim": 64,
-        "depth": 4,
-        "heads": 4,
-        "class_token": False,
-        "pool": "mean",
-    }
+    small: dict[str, Any] = {"dim": 64, "depth": 4, "heads": 4, "class_token": False}
     batch_size = min(64, max(8, count // 8))
     epochs = min(100, max(10, 400 * batch_size // count))
     return Recipe(
         name="folder",
         dataset=dataset.name,
-        model=ViTConfig(image_size=size, patch_size=patch, **small),
+        model=ViTConfig(image_size=size, patch_size=patch, pool="mean", **small),
         train=TrainConfig(epochs=epochs, batch_size=batch_size, ema=0.98),
         augment="cifar",
         # No flips: they would make another of a letter or an arrow.

@@ -16,11 +16,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import training
-from ._inputs import check_positive, shown, to_pair
+from ._inputs import check_positive, to_pair
 from .data import Batches, ImageDataset, Split, build_augment, build_mix, overlap, sketch_images
 from .recipes import Recipe
 from .training import History, LoadedModel, resolve_device, resolve_precision
-from .training.arguments import of_kind
+from .training.arguments import checked, of_kind
+from .training.losses import check_labels
 from .vit import ViT, ViTConfig
 
 __all__ = [
@@ -45,76 +46,65 @@ _is_function = of_kind(Callable, "a function of a ViTConfig")
 
 @dataclass
 class Run:
-    """What `train_recipe` gives back.
-
-    test: loss, accuracy and count, from one look at the test images; confusion: of that look.
-    clean_train_accuracy: of the chosen weights on up to 10,000 training images without
-    augmentation. train_pflop: arithmetic of all training steps, see `_training_pflop`. seconds:
-    training with its validation, over all parts of a resumed run; test_seconds: what followed.
-    other_cores: how many cores other work kept busy during training (of a resumed run, its last
-    part), on average; None where the system does not say. more: further scores on the test images:
-    top5_accuracy and calibration_error of many classes, coarse_accuracy where they have groups.
-    """
+    """What `train_recipe` gives back."""
 
     recipe: Recipe
     model: nn.Module
     history: History
-    test: dict[str, float]
-    confusion: Tensor
+    test: dict[str, float]  # loss, accuracy and count, from one look at the test images
+    confusion: Tensor  # (K, K) counts of that look
+    # Of the chosen weights on up to 10,000 training images without augmentation.
     clean_train_accuracy: float
-    train_pflop: float
-    seconds: float
-    test_seconds: float
+    train_pflop: float  # arithmetic of all training steps, see `_training_pflop`
+    test_seconds: float  # what followed training
+    # How many cores other work kept busy during training (of a resumed run, its last part), on
+    # average; None where the system does not say.
     other_cores: float | None
     device: torch.device
     precision: str
+    # Further scores on the test images: top5_accuracy and calibration_error of many classes,
+    # coarse_accuracy where they have groups.
     more: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Training with its validation, over all parts of a resumed run."""
+        return self.history.seconds
 
 
 # --- scores ----------------------------------------------------------------------------------
 
 
-def _check_scores(logits: Any, labels: Any) -> None:
-    both = all(isinstance(x, Tensor) and not x.is_meta for x in (logits, labels))
-    if not both or logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.numel():
-        given = [tuple(x.shape) if isinstance(x, Tensor) else shown(x) for x in (logits, labels)]
-        raise ValueError(f"logits and labels are {given[0]} and {given[1]}; give (B, K) and (B,).")
-    if not logits.is_floating_point() or labels.dtype != torch.int64:
-        given = [logits.dtype, labels.dtype]
-        raise TypeError(f"logits and labels are {given[0]} and {given[1]}; give float and int64.")
-    low, high, classes = int(labels.min()), int(labels.max()), logits.shape[1]
-    if not 0 <= low <= high < classes:
-        raise ValueError(f"labels go from {low} to {high}; the logits have {classes} classes.")
-
-
-def confusion_matrix(logits: Tensor, labels: Tensor, classes: int) -> Tensor:
+@checked
+def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     """(K, K) counts, int64: row the true class, column the predicted one."""
-    _check_scores(logits, labels)
-    if check_positive("classes", classes) != logits.shape[1]:
-        raise ValueError(f"classes is {classes}; the logits have {logits.shape[1]} classes.")
+    check_labels(logits, labels)
+    classes = logits.shape[1]
     pairs = labels.cpu() * classes + logits.argmax(dim=1).cpu()
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
+@checked
 def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
     """Share of images whose class (B,) is among the k highest logits (B, K)."""
-    _check_scores(logits, labels)
-    best = logits.topk(min(check_positive("k", k), logits.shape[1]), dim=1).indices
+    check_labels(logits, labels)
+    best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (best == labels.view(-1, 1)).any(dim=1).double().mean().item()
 
 
+@checked
 def group_accuracy(logits: Tensor, labels: Tensor, group_of: Tensor) -> float:
     """Share of images whose best class is of the right group, be it the right class or not.
 
     logits (B, K); labels (B,); group_of (K,): the group of each class.
     """
-    _check_scores(logits, labels)
-    whole = isinstance(group_of, Tensor) and not group_of.is_meta
-    if not whole or group_of.shape != logits.shape[1:]:
-        raise TypeError(f"group_of must be a tensor ({logits.shape[1]},), a group for each class.")
+    check_labels(logits, labels)
+    if group_of.shape != logits.shape[1:]:
+        raise ValueError(f"group_of has shape {tuple(group_of.shape)}; give a group a class, (K,).")
     return (group_of[logits.argmax(dim=1)] == group_of[labels]).double().mean().item()
 
 
+@checked
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
     """How far confidence and accuracy lie apart: the expected calibration error, in [0, 1].
 
@@ -123,11 +113,11 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 
     Source: Guo et al. (2017), equation 3.
     """
-    _check_scores(logits, labels)
+    check_labels(logits, labels)
     if not logits.isfinite().all():
         raise ValueError("logits hold NaN or infinity; give finite ones.")
     confidence, best = logits.double().softmax(dim=1).max(dim=1)
-    which = (confidence * check_positive("bins", bins)).long().clamp(max=bins - 1)
+    which = (confidence * bins).long().clamp(max=bins - 1)
     gaps = confidence - (best == labels).double()
     sums = gaps.new_zeros(bins).index_add_(0, which, gaps)
     return sums.abs().sum().item() / len(labels)
@@ -337,10 +327,9 @@ def train_recipe(
         model=model,
         history=history,
         test={"loss": loss, "accuracy": top_k_accuracy(logits, labels, 1), "count": len(labels)},
-        confusion=confusion_matrix(logits, labels, dataset.num_classes),
+        confusion=confusion_matrix(logits, labels),
         clean_train_accuracy=top_k_accuracy(logits_of(clean), clean.labels, 1),
         train_pflop=_training_pflop(recipe, model, trained),
-        seconds=history.seconds,
         test_seconds=time.perf_counter() - ended,
         other_cores=cores,
         device=where,

@@ -8,7 +8,7 @@ from .config import History, TrainConfig, quick_mode
 from .device import distributed_rank, resolve_device, resolve_precision, set_seed, unwrap
 from .evaluation import evaluate, predict
 from .files import replace_file
-from .loop import fit
+from .loop import NonFiniteLoss, TrainingInterrupted, fit
 from .losses import accuracy, binary_cross_entropy, cross_entropy, label_accuracy
 from .optimizers import (
     NO_DECAY,
@@ -19,7 +19,6 @@ from .optimizers import (
     orthogonalise,
     param_groups,
 )
-from .run import NonFiniteLoss, TrainingInterrupted
 from .weights import LoadedModel, load_weights, save_weights, strip_prefixes
 
 __all__ = [

@@ -54,6 +54,8 @@ def restore(model: nn.Module, weights: Weights) -> None:
 
 def _pack(value: Any, name: str, tensors: Weights) -> Any:
     """`value` as JSON; its tensors go into `tensors`, each under the name of its place."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        value = torch.from_numpy(np.array(value))
     if isinstance(value, Tensor) and not value.is_meta:
         tensors[name] = full_tensor(value)
         return {_TENSOR: name}
@@ -65,24 +67,13 @@ def _pack(value: Any, name: str, tensors: Weights) -> Any:
     return value
 
 
-def _unpack(value: Any, tensors: Weights) -> Any:
-    """What `_pack` took apart; KeyError where a tensor is missing."""
-    if isinstance(value, dict):
-        if _TENSOR in value:
-            return tensors[value[_TENSOR]]
-        return {key: _unpack(part, tensors) for key, part in value.items()}
-    return [_unpack(part, tensors) for part in value] if isinstance(value, list) else value
-
-
 def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, dict[str, Any]]) -> None:
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    numbered = {}
-    for index, own in state.items():
-        like = parameters[int(index)]
-        shards = {k: shard_like(v, like) for k, v in own.items() if isinstance(v, Tensor)}
-        numbered[int(index)] = {**own, **shards}
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": numbered, "param_groups": groups})
+    numbered = {
+        int(index): {name: shard_like(value, parameters[int(index)]) for name, value in own.items()}
+        for index, own in state.items()
+    }
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": numbered})
 
 
 # --- what a run is known by -----------------------------------------------------------------
@@ -111,67 +102,58 @@ def digest_data(batches: Any) -> str:
     read from files when it is asked for is noticed by labels and numbers alone."""
     tensors: Weights = {}
     found: list[Any] = []
-    holder = batches
-    while holder is not None:
-        parts = [getattr(holder, name, None) for name in _CONTENT]
-        parts = list(holder) if isinstance(holder, (list, tuple)) else parts
-        for i, part in enumerate(parts):
-            if isinstance(part, np.ndarray) and part.dtype.kind in "biuf":
-                parts[i] = torch.from_numpy(np.array(part))
+    while batches is not None:
+        listed = isinstance(batches, (list, tuple))
+        parts = list(batches) if listed else [getattr(batches, name, None) for name in _CONTENT]
         found.append(_pack(parts, str(len(found)), tensors))
-        holder = getattr(holder, "dataset", None)
+        batches = getattr(batches, "dataset", None)
     text = json.dumps(found, default=lambda value: type(value).__name__)
     return checksum(tensors, {"rest": text})[:16]
 
 
 def find_generators(*loaders: Any) -> list[torch.Generator]:
     """The generators from which DataLoaders and their samplers draw, each once."""
-    found: list[torch.Generator] = []
+    found: dict[int, torch.Generator] = {}
     for loader in loaders:
         inner = getattr(loader, "batch_sampler", None)
         for holder in (loader, getattr(loader, "sampler", None), getattr(inner, "sampler", None)):
             generator = getattr(holder, "generator", None)
-            if isinstance(generator, torch.Generator) and all(g is not generator for g in found):
-                found.append(generator)
-    return found
+            if isinstance(generator, torch.Generator):
+                found[id(generator)] = generator
+    return list(found.values())
 
 
 def _differences(then: Any, now: Any, name: str = "") -> list[str]:
     """Where two JSON values differ, in words."""
     if isinstance(then, dict) and isinstance(now, dict):
-        found = []
-        for key in sorted({*then, *now}):
-            label = f"{name}.{key}" if name else str(key)
-            found += _differences(then.get(key), now.get(key), label)
-        return found
-    if json.dumps(then) == json.dumps(now):
-        return []
-    return [f"{name} was {json.dumps(then)} and is {json.dumps(now)} now"]
+        keys = {key: f"{name}.{key}".lstrip(".") for key in sorted({*then, *now})}
+        return [d for k, n in keys.items() for d in _differences(then.get(k), now.get(k), n)]
+    before, after = json.dumps(then), json.dumps(now)
+    return [f"{name} was {before} and is {after} now"] if before != after else []
 
 
 # --- the file --------------------------------------------------------------------------------
 
 
+@dataclass
 class Checkpoint:
     """The checkpoint of one run in its folder: written at every epoch's end, read on resuming.
 
     Where the best epoch lies behind, its weights have a file of their own, written once.
     """
 
-    def __init__(
-        self,
-        out: Path,
-        identity: dict[str, Any],
-        optimizers: Sequence[torch.optim.Optimizer],
-        scaler: torch.amp.GradScaler,
-    ):
-        self.path = out / CHECKPOINT
-        self.optimizers, self.scaler = optimizers, scaler
-        self.identity = json.loads(json.dumps(identity))
-        self.best: dict[str, str] | None = None  # the best weights' file and its checksum
-        self.epochs = 0  # as many as the file on disk holds
+    out: Path
+    identity: dict[str, Any]
+    optimizers: Sequence[torch.optim.Optimizer]
+    scaler: torch.amp.GradScaler
+    best: dict[str, str] | None = None  # the best weights' file and its checksum
+    epochs: int = 0  # that are on the disk
 
-    def write(self, state: State, drawn: list[dict[str, Any]], write: bool = True) -> None:
+    def __post_init__(self) -> None:
+        self.path = self.out / CHECKPOINT
+        self.identity = json.loads(json.dumps(self.identity))
+
+    def write(self, state: State, drawn: list[dict[str, Any]], *, write: bool = True) -> None:
         """Replace the checkpoint. drawn: every rank's random numbers. With sharded weights all
         ranks come here, to gather them, and only one of them has `write`."""
         tensors: Weights = {}
@@ -192,12 +174,12 @@ class Checkpoint:
         else:
             name = f"best-{state.history.best['epoch']}.safetensors"
             if self.best is None or self.best["file"] != name:
-                digest = write_tensors(self.path.with_name(name), state.best, {})
+                digest = write_tensors(self.out / name, state.best, {})
                 self.best = {"file": name, "checksum": digest}
         text = json.dumps({**packed, "best": self.best})
         write_tensors(self.path, tensors, {"format": FORMAT, "content": text})
         self.epochs = len(state.history)
-        for old in self.path.parent.glob("best-*.safetensors"):
+        for old in self.out.glob("best-*.safetensors"):
             if self.best is None or old.name != self.best["file"]:
                 old.unlink(missing_ok=True)
 
@@ -209,23 +191,23 @@ class Checkpoint:
             given = metadata.get("format", "no format named")
             wrong = f"{self.path} is not a checkpoint of this version of vitcore ({given})"
             raise ValueError(f"{wrong}; choose another out folder.")
-        packed = json.loads(metadata["content"])
-        found = _differences(packed["identity"], self.identity)
-        if found:
-            more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
-            mend = "go back to the earlier settings, or choose another out folder"
-            raise ValueError(f"cannot resume {self.path}: {'; '.join(found[:4])}{more}; {mend}.")
         try:
-            content = _unpack(packed, tensors)
+            content = json.loads(
+                metadata["content"],
+                object_hook=lambda part: tensors[part[_TENSOR]] if _TENSOR in part else part,
+            )
         except KeyError as error:
             lacking = f"{self.path} lacks the tensor {error}"
             raise ValueError(f"{lacking}; choose another out folder.") from error
-        history = History(content["history"])
-        state = State(content["model"], average=content["average"], history=history)
-        self.best, self.epochs = content["best"], len(history)
-        state.best = state.judged if history else None
+        if found := _differences(content["identity"], self.identity):
+            more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
+            mend = "go back to the earlier settings, or choose another out folder"
+            raise ValueError(f"cannot resume {self.path}: {'; '.join(found[:4])}{more}; {mend}.")
+        state = State(content["model"], None, content["average"], History(content["history"]))
+        self.best, self.epochs = content["best"], len(state.history)
+        state.best = state.judged if state.history else None
         if self.best is not None:
-            path = self.path.with_name(self.best["file"])
+            path = self.out / self.best["file"]
             state.best, metadata = read_tensors(path, "file of the best weights")
             if metadata.get(CHECKSUM) != self.best["checksum"]:
                 raise ValueError(f"{path} belongs to another run than {self.path}; remove both.")

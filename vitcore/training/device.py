@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,11 +19,10 @@ from .arguments import checked
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device meant by a name; "auto" takes CUDA, then Apple's MPS, then the CPU."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    found = {"cpu": 1, "cuda": cuda, "mps": int(torch.backends.mps.is_available())}
+    found = {"cuda": cuda, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if isinstance(device, str) and device == "auto":
-        if cuda:
-            return torch.device("cuda", torch.cuda.current_device())
-        return torch.device("mps" if found["mps"] else "cpu")
+        kind = next(kind for kind, count in found.items() if count)
+        return torch.device(kind, torch.cuda.current_device()) if cuda else torch.device(kind)
     try:
         chosen = torch.device(device)
     except (RuntimeError, TypeError, ValueError) as error:
@@ -67,9 +66,9 @@ def full_tensor(value: Tensor) -> Tensor:
     return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
-def shard_like(value: Tensor, sharded: Any) -> Tensor:
-    """`value` divided among the ranks as `sharded` is; no rank waits for another."""
-    if not hasattr(sharded, "full_tensor") or value.shape != sharded.shape:
+def shard_like(value: Any, sharded: Any) -> Any:
+    """`value` divided among the ranks as `sharded` is, if of its shape; no rank waits."""
+    if not hasattr(sharded, "full_tensor") or getattr(value, "shape", None) != sharded.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
@@ -82,10 +81,9 @@ def shard_like(value: Tensor, sharded: Any) -> Tensor:
 
 @checked
 def set_seed(seed: int) -> None:
-    """Seed Python's, numpy's (where it is in use) and torch's random numbers, all devices."""
+    """Seed Python's, numpy's and torch's random numbers, on all devices."""
     random.seed(seed)
-    if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (a reader's own augmentation may draw from it)
     torch.manual_seed(seed)
 
 
@@ -109,9 +107,8 @@ def pack_random(device: torch.device, generators: Sequence[torch.Generator] = ()
         drawn["cuda"] = torch.cuda.get_rng_state(device)
     if device.type == "mps":
         drawn["mps"] = torch.mps.get_rng_state()
-    if "numpy" in sys.modules:  # a reader's own augmentation may draw from it
-        name, keys, *rest = sys.modules["numpy"].random.get_state()
-        drawn["numpy"] = [name, keys.tolist(), *rest]
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    drawn["numpy"] = [name, np.asarray(keys).tolist(), *rest]
     return {**drawn, "generators": [generator.get_state() for generator in generators]}
 
 
@@ -126,7 +123,6 @@ def unpack_random(
         torch.mps.set_rng_state(drawn["mps"])
     version, numbers, gauss = drawn["python"]
     random.setstate((version, tuple(numbers), gauss))
-    if "numpy" in drawn and "numpy" in sys.modules:
-        sys.modules["numpy"].random.set_state(tuple(drawn["numpy"]))
+    np.random.set_state(tuple(drawn["numpy"]))  # noqa: NPY002
     for generator, state in zip(generators, drawn["generators"], strict=True):
         generator.set_state(state)

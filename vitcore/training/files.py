@@ -22,6 +22,7 @@ except ImportError:  # Windows
 Weights = dict[str, Tensor]
 
 CHECKSUM = "sha256"
+UNCHECKED = (None, "vitcore-weights-1")  # formats without a checksum
 
 
 @contextlib.contextmanager
@@ -38,13 +39,8 @@ def replace_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
-    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-        folder = os.open(path.parent, os.O_RDONLY)  # Windows cannot open a folder
-        stack.callback(os.close, folder)
-        os.fsync(folder)
 
 
 @contextlib.contextmanager
@@ -84,31 +80,25 @@ def checksum(tensors: Weights, metadata: dict[str, str]) -> str:
 def write_tensors(path: Path, tensors: Weights, metadata: dict[str, str]) -> str:
     """Replace `path` by a safetensors file with a checksum, which is returned; raises OSError
     where it cannot be written."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     # safetensors refuses tensors that share memory, which tied weights do.
     tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
     digest = checksum(tensors, metadata)
     try:
         with replace_file(path) as temporary:
-            # safetensors makes files that only their owner can read, whatever the umask says.
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            save_file(tensors, temporary, metadata={**metadata, CHECKSUM: digest})
-            temporary.chmod(mode)
-    except (SafetensorError, OSError) as error:
-        raise OSError(
-            f"could not write {path} ({error}): check the space on the disk and the permissions."
-        ) from error
+            temporary.write_bytes(save(tensors, {**metadata, CHECKSUM: digest}))
+    except OSError as error:
+        wrong = f"could not write {path} ({error})"
+        raise OSError(f"{wrong}: check the space on the disk and the permissions.") from error
     return digest
 
 
-def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, dict[str, str]]:
+def read_tensors(path: Path, what: str) -> tuple[Weights, dict[str, str]]:
     """The tensors and the metadata of a safetensors file; `what` names it in messages.
 
     Raises FileNotFoundError, and ValueError where it is not a complete safetensors file or
-    differs from what was written. A file of the format `unchecked` may lack the checksum.
+    differs from what was written.
     """
     from safetensors import safe_open
 
@@ -123,8 +113,7 @@ def read_tensors(path: Path, what: str, unchecked: str = "") -> tuple[Weights, d
             f"{path} is not a complete safetensors file ({error}): it may be damaged, or saved in "
             "another format such as a pickled .pt, which vitcore does not open."
         ) from error
-    written = metadata.get(CHECKSUM)
-    old = written is None and metadata.get("format") in (None, unchecked)
-    if not old and written != checksum(tensors, metadata):
+    known = CHECKSUM in metadata or metadata.get("format") not in UNCHECKED
+    if known and metadata.get(CHECKSUM) != checksum(tensors, metadata):
         raise ValueError(f"{path} is damaged, for its checksum differs; take another copy of it.")
     return tensors, metadata

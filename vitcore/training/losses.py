@@ -5,26 +5,46 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._inputs import shown
 from .arguments import checked, kind_of
 
 Loss = Callable[..., Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
 
+_BY_CLASS = (
+    "logits (B, K) of two classes or more, and class numbers (B,) or float distributions (B, K): "
+    "one-hot rows become class numbers by targets.argmax(dim=1), a column by targets.squeeze(1), "
+    "and where an image can have several labels, the loss is binary_cross_entropy and the metric "
+    "is label_accuracy"
+)
+_BY_LABEL = "one 0 or 1 per label, in the shape of the logits"
 
-def _refuse(what: str, targets: Tensor, logits: Tensor, wanted: str) -> ValueError:
-    got = f"{what} got targets {kind_of(targets)} for logits {kind_of(logits)}"
-    return ValueError(f"{got}; give {wanted}.")
+
+def _check_targets(logits: Tensor, targets: Tensor, wanted: str) -> bool:
+    """Raise one clear sentence unless targets suit the logits; say if they are class numbers."""
+    numbers = targets.shape == logits.shape[:1] and not targets.is_floating_point()
+    fits = targets.shape == logits.shape
+    if wanted is _BY_CLASS:
+        fits = logits.shape[1] > 1 and (numbers or (fits and targets.is_floating_point()))
+    if not fits or targets.device != logits.device:
+        given = f"targets are {kind_of(targets)} for logits {kind_of(logits)}"
+        raise ValueError(f"{given}; give {wanted}.")
+    return numbers
 
 
-def _check_labels(what: str, targets: Tensor, logits: Tensor) -> None:
-    if targets.shape != logits.shape or targets.device != logits.device:
-        wanted = "one 0 or 1 per label, in the shape of the logits"
-        raise _refuse(what, targets, logits, wanted)
+def check_labels(logits: Tensor, labels: Tensor) -> None:
+    """Raise one clear sentence unless `labels` are class numbers (B,) of the logits (B, K)."""
+    classes = logits.shape[1]
+    if not _check_targets(logits, labels, _BY_CLASS):
+        raise ValueError(f"labels are {kind_of(labels)}; give class numbers (B,).")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        given = f"class numbers of a batch lie between {low} and {high}"
+        raise ValueError(f"the {given}; give 0 to {classes - 1} to {classes} classes.")
 
 
 @checked
@@ -37,29 +57,17 @@ def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0)
     Raises ValueError for other targets. Class numbers out of range are found on the CPU alone: on
     a GPU each look at them would make it wait.
     """
-    by_class = targets.shape == logits.shape[:1] and not targets.is_floating_point()
-    soft = targets.shape == logits.shape and targets.is_floating_point()
-    if logits.shape[1] < 2 or targets.device != logits.device or not (by_class or soft):
-        wanted = (
-            "logits (B, K) of two classes or more, and class numbers (B,) or float distributions "
-            "(B, K): one-hot rows become class numbers by targets.argmax(dim=1), a column by "
-            "targets.squeeze(1), and where an image can have several labels, the loss is "
-            "binary_cross_entropy"
-        )
-        raise _refuse("cross_entropy", targets, logits, wanted)
-    if by_class and targets.device.type == "cpu":
-        low, high, classes = int(targets.min()), int(targets.max()), logits.shape[1]
-        if low < 0 or high >= classes:
-            given = f"class numbers of a batch lie between {low} and {high}"
-            raise ValueError(f"the {given}; give 0 to {classes - 1} to {classes} classes.")
-    targets = targets if soft else targets.long()
+    if _check_targets(logits, targets, _BY_CLASS):
+        if targets.device.type == "cpu":
+            check_labels(logits, targets)
+        targets = targets.long()
     return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
 
 
 @checked
 def binary_cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean over images and labels of the yes-or-no cross-entropy: targets (B, K) of 0 and 1."""
-    _check_labels("binary_cross_entropy", targets, logits)
+    _check_targets(logits, targets, _BY_LABEL)
     smoothed = targets.to(logits.dtype) * (1 - label_smoothing) + label_smoothing / 2
     return F.binary_cross_entropy_with_logits(logits, smoothed)
 
@@ -70,21 +78,15 @@ def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
     targets: class numbers (B,), or float distributions (B, K), whose right class is the heaviest.
     """
-    if targets.shape == logits.shape and targets.is_floating_point():
+    if not _check_targets(logits, targets, _BY_CLASS):
         targets = targets.argmax(dim=1)
-    if targets.shape != logits.shape[:1] or targets.device != logits.device:
-        wanted = (
-            "class numbers (B,) or float distributions (B, K); where an image can have several "
-            "labels, the metric is label_accuracy"
-        )
-        raise _refuse("accuracy", targets, logits, wanted)
     return (logits.argmax(dim=1) == targets).float()
 
 
 @checked
 def label_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     """(B,): the share of an image's labels (B, K) that the sign of the logit gets right."""
-    _check_labels("label_accuracy", targets, logits)
+    _check_targets(logits, targets, _BY_LABEL)
     return ((logits > 0) == (targets > 0.5)).float().mean(dim=1)
 
 
@@ -99,7 +101,7 @@ def mean_loss(loss: Loss, logits: Tensor, targets: Tensor) -> Tensor:
     """The loss of a batch as one number; a loss may also give one for each image."""
     value = loss(logits, targets)
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        raise TypeError(f"the loss returned {_returned(value)}; give a floating point tensor.")
+        raise TypeError(f"the loss returned {kind_of(value)}; give a floating point tensor.")
     return value.mean()
 
 
@@ -108,12 +110,8 @@ def score(metric: Metric, logits: Tensor, targets: Tensor) -> Tensor:
     value = metric(logits, targets)
     if not isinstance(value, Tensor) or value.shape != logits.shape[:1]:
         wanted = f"a tensor with one score for each of the {len(logits)} images, without a mean"
-        raise TypeError(f"the metric returned {_returned(value)}; give {wanted}.")
+        raise TypeError(f"the metric returned {kind_of(value)}; give {wanted}.")
     return value
-
-
-def _returned(value: object) -> str:
-    return kind_of(value) if isinstance(value, Tensor) else shown(value)
 
 
 def with_smoothing(loss: Loss, label_smoothing: float) -> Loss:
@@ -121,8 +119,6 @@ def with_smoothing(loss: Loss, label_smoothing: float) -> Loss:
     if not label_smoothing:
         return loss
     if "label_smoothing" not in inspect.signature(loss).parameters:
-        raise ValueError(
-            f"label_smoothing is {label_smoothing}, but the loss given takes no argument of that "
-            "name; set it to 0 in the configuration, or add the argument to the loss."
-        )
-    return lambda logits, targets: loss(logits, targets, label_smoothing=label_smoothing)
+        given = f"label_smoothing is {label_smoothing}, but the loss takes no such argument"
+        raise ValueError(f"{given}; set it to 0 in the configuration, or add it to the loss.")
+    return partial(loss, label_smoothing=label_smoothing)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .arguments import checked
 from .config import TrainConfig
-from .device import distributed_rank, unwrap
+from .device import unwrap
 
 # Weight decay pulls a matrix towards zero, which is harmless to what it can express. A position,
 # a token, a bias, a gain or a temperature has no such slack, so these are left alone.
@@ -33,18 +33,16 @@ def param_groups(
     trained = [(n, p) for n, p in unwrap(model).named_parameters() if p.requires_grad]
     if not trained:
         raise ValueError("the model has no parameter to train: all have requires_grad=False.")
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
+    groups: tuple[list[Any], list[Any]] = ([], [])
     for name, parameter in trained:
         if only is None or only(name, parameter):
             exempt = parameter.ndim <= 1 or any(part in name for part in NO_DECAY)
-            groups[exempt]["params"].append(parameter)
-    return [group for group in groups if group["params"]]
+            groups[exempt].append(parameter)
+    decays = zip(groups, (weight_decay, 0.0), strict=True)
+    return [{"params": group, "weight_decay": decay} for group, decay in decays if group]
 
 
-def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
     return parameter.ndim == 2 and not any(part in name for part in NO_MUON)
 
 
@@ -70,33 +68,30 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
     return x.T if tall else x
 
 
-if hasattr(torch.optim, "Muon"):
+class ExactMuon(torch.optim.Optimizer):
+    """Muon (Jordan et al., 2024): a matrix moves against its orthogonalised momentum, as far as
+    AdamW would move it (Liu et al., 2025), so that one learning rate serves both.
 
-    class ExactMuon(torch.optim.Muon):
-        """torch's Muon for processors: it orthogonalises in the weights' own type.
+    torch.optim.Muon (from torch 2.9 on) orthogonalises in bf16, which takes half of a training
+    step on a processor without instructions for it; here it is done in the weights' own type.
+    """
 
-        torch.optim.Muon does so in bf16 everywhere, which takes half of a training step on a
-        processor that has no instructions for bf16.
-        """
+    def __init__(self, groups: list[dict[str, Any]], lr: float, momentum: float = 0.95):
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.0})
 
-        @torch.no_grad()
-        def step(self, closure: Any = None) -> None:  # type: ignore[override]
-            """Move each matrix against its orthogonalised momentum."""
-            if closure is not None:
-                raise TypeError("ExactMuon takes no closure: compute the gradients before the step")
-            for group in self.param_groups:
-                for matrix in group["params"]:
-                    if matrix.grad is None:
-                        continue
-                    state = self.state[matrix]
-                    if "momentum_buffer" not in state:
-                        state["momentum_buffer"] = torch.zeros_like(matrix.grad)
-                    momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
-                    ahead = matrix.grad.lerp(momentum, group["momentum"])  # Nesterov
-                    # As long as AdamW's step, 0.2 for each number (Liu et al., 2025).
-                    length = group["lr"] * 0.2 * math.sqrt(max(matrix.shape))
-                    matrix.mul_(1 - group["lr"] * group["weight_decay"])
-                    matrix.sub_(orthogonalise(ahead, group["ns_steps"]), alpha=length)
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Move every matrix that has a gradient."""
+        for group in self.param_groups:
+            for matrix in (p for p in group["params"] if p.grad is not None):
+                state = self.state[matrix]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(matrix.grad)
+                momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - group["momentum"])
+                ahead = matrix.grad.lerp(momentum, group["momentum"])  # Nesterov
+                length = group["lr"] * 0.2 * math.sqrt(max(matrix.shape))  # 0.2 for each number
+                matrix.mul_(1 - group["lr"] * group["weight_decay"])
+                matrix.sub_(orthogonalise(ahead), alpha=length)
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
@@ -104,28 +99,22 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
 
     A group's own "lr" is what the schedule multiplies, as a share of config.lr.
     """
+    kinds = {p.device.type for p in model.parameters()}
     # One fused kernel instead of a dozen calls per parameter: on small models the calls are
     # what costs. MPS has it only in newer torch, so it is left alone there.
-    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
+    fused = kinds <= {"cpu", "cuda"}
     options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "fused": fused}
     if config.optimizer == "adam":
         return [torch.optim.Adam(param_groups(model, 0.0), **options)]
-    if config.optimizer == "muon":
-        muon = getattr(torch.optim, "Muon", None)
-        matrices = param_groups(model, config.weight_decay, only=_is_hidden_matrix)
-        if muon is None:
-            if distributed_rank()[0] == 0:
-                print(f"torch {torch.__version__} has no Muon: AdamW takes its place.", flush=True)
-        elif matrices:
-            rest = param_groups(
-                model, config.weight_decay, only=lambda name, p: not _is_hidden_matrix(name, p)
-            )
-            if all(p.device.type == "cpu" for p in model.parameters()):
-                muon = ExactMuon
-            # The length of AdamW's step: one learning rate serves both (Liu et al., 2025).
-            first = muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw")
-            return [first, torch.optim.AdamW(rest, **options)] if rest else [first]
-    return [torch.optim.AdamW(param_groups(model, config.weight_decay), **options)]
+    muon, decay = config.optimizer == "muon", config.weight_decay
+    matrices = param_groups(model, decay, lambda name, p: muon and _is_hidden(name, p))
+    rest = param_groups(model, decay, lambda name, p: not (muon and _is_hidden(name, p)))
+    made: list[torch.optim.Optimizer] = []
+    if matrices and (kinds == {"cpu"} or not hasattr(torch.optim, "Muon")):
+        made = [ExactMuon(matrices, config.lr)]
+    elif matrices:
+        made = [torch.optim.Muon(matrices, lr=config.lr, adjust_lr_fn="match_rms_adamw")]
+    return [*made, torch.optim.AdamW(rest, **options)] if rest else made
 
 
 class Together:
@@ -184,14 +173,12 @@ class WeightAverage:
         self.model = copy.deepcopy(unwrap(model)).eval().requires_grad_(False)
         self.decay = decay
 
+    @torch.no_grad()
     def update(self, model: nn.Module, step: int) -> None:
         """Move the average towards the weights after step `step` (from 0)."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        current = unwrap(model)
-        with torch.no_grad():
-            torch._foreach_lerp_(
-                list(self.model.parameters()), list(current.parameters()), 1 - decay
-            )
-            # Running statistics are averages already, and counters are whole numbers.
-            for mine, theirs in zip(self.model.buffers(), current.buffers(), strict=True):
-                mine.copy_(theirs)
+        share = 1 - min(self.decay, (1 + step) / (10 + step))
+        mine, current = self.model, unwrap(model)
+        torch._foreach_lerp_(list(mine.parameters()), list(current.parameters()), share)
+        # Running statistics are averages already, and counters are whole numbers.
+        for own, theirs in zip(mine.buffers(), current.buffers(), strict=True):
+            own.copy_(theirs)

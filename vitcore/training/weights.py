@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .device import resolve_device, unwrap
 from .files import Weights, read_tensors, write_tensors
 
 FORMAT = "vitcore-weights-2"
-UNCHECKED = "vitcore-weights-1"  # written before there was a checksum
+_KNOWN = ("config", "classes", "mean", "std")  # what the metadata must hold, as JSON
 
 
 @dataclass
@@ -61,39 +61,33 @@ def save_weights(
     if not hasattr(config, "to_json"):
         given = f"the model is a {type(inner).__name__}, which no .config can rebuild"
         raise TypeError(f"{given}; give a ViT, and use safetensors.torch.save_model for others.")
-    _check_use(config, classes, mean, std)
+    means, stds = _check_use(config, classes, mean, std)
     _check_finite(inner.state_dict(), "the model")
-    statistics = {name: [float(v) for v in vs] for name, vs in (("mean", mean), ("std", std))}
-    values = {"classes": list(classes), **statistics, "extra": dict(extra or {})}
+    values = {"classes": list(classes), "mean": means, "std": stds, "extra": dict(extra or {})}
     metadata = {name: json.dumps(value) for name, value in values.items()}
     metadata |= {"format": FORMAT, "config": config.to_json()}
     write_tensors(Path(path), inner.state_dict(), metadata)
 
 
-def _check_use(config: ViTConfig, classes: Any, mean: Any, std: Any) -> None:
-    """Raise one clear sentence unless names and normalisation suit the model."""
-    check_statistics(mean, std, config.in_channels)
+def _check_use(config: ViTConfig, classes: Any, mean: Any, std: Any) -> tuple[Any, ...]:
+    """Raise one clear sentence unless names and normalisation suit the model; give the latter."""
     if not isinstance(classes, (list, tuple)) or not all(isinstance(n, str) for n in classes):
         raise TypeError(f"classes is {shown(classes)}; give a list of names.")
     if config.num_classes and len(classes) != config.num_classes:
         names = f"{len(classes)} names were given"
         raise ValueError(f"the model has {config.num_classes} classes, but {names}.")
+    return check_statistics(mean, std, config.in_channels)
 
 
 def _check_finite(weights: Weights, where: str) -> None:
     broken = [k for k, v in weights.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken:
-        raise ValueError(f"{where} has weights that are not finite: {_some(broken)}; train again.")
+        raise ValueError(f"{where} has weights that are not finite: {broken[0]}; train again.")
 
 
 def strip_prefixes(weights: Weights) -> Weights:
     """Names without the `_orig_mod.` and `module.` that torch.compile and DDP put before them."""
     return {re.sub(r"^((_orig_mod|module)\.)+", "", name): w for name, w in weights.items()}
-
-
-def _some(names: Iterable[str]) -> str:
-    names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 @checked
@@ -104,18 +98,15 @@ def load_weights(path: str | os.PathLike[str], *, device: Any = "cpu") -> Loaded
     lacks what save_weights writes, or holds other tensors than its configuration asks for.
     """
     path = Path(path)
-    weights, metadata = read_tensors(path, "weights file", unchecked=UNCHECKED)
+    weights, metadata = read_tensors(path, "weights file")
     weights = strip_prefixes(weights)
-    missing = [key for key in ("config", "classes", "mean", "std") if key not in metadata]
-    if missing:
+    if missing := [key for key in _KNOWN if key not in metadata]:
         lacking = f"{path} has no {', '.join(missing)} in its metadata"
         raise ValueError(f"{lacking}; only what save_weights wrote says what model it is of.")
     try:
-        config = ViTConfig.from_json(metadata["config"])
-        classes, mean, std, extra = (
-            json.loads(metadata.get(key, "{}")) for key in ("classes", "mean", "std", "extra")
-        )
-        _check_use(config, classes, mean, std)
+        config, *use = (json.loads(metadata[key]) for key in _KNOWN)
+        config, extra = ViTConfig.from_dict(config), json.loads(metadata.get("extra", "{}"))
+        mean, std = _check_use(config, *use)
     except (ValueError, TypeError) as error:
         raise ValueError(f"the metadata of {path} cannot be read: {error}") from error
     _check_shapes(path, config, weights)
@@ -123,7 +114,7 @@ def load_weights(path: str | os.PathLike[str], *, device: Any = "cpu") -> Loaded
     model = ViT(config)
     model.load_state_dict(weights)
     model.eval().to(resolve_device(device))
-    return LoadedModel(model, config, list(classes), tuple(mean), tuple(std), dict(extra))
+    return LoadedModel(model, config, list(use[0]), mean, std, dict(extra))
 
 
 def _check_shapes(path: Path, config: ViTConfig, weights: Weights) -> None:
@@ -133,15 +124,11 @@ def _check_shapes(path: Path, config: ViTConfig, weights: Weights) -> None:
         model = ViT(replace(config, depth=min(config.depth, len(weights))))
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
-    if expected.keys() - found.keys():
-        raise ValueError(f"{path} lacks the tensors {_some(expected.keys() - found.keys())}.")
-    if found.keys() - expected.keys():
-        names = _some(found.keys() - expected.keys())
-        raise ValueError(f"{path} holds tensors that its configuration has no place for: {names}.")
-    for name, shape in expected.items():
-        if found[name] != shape:
-            wrong = f"{name} in {path} has shape {found[name]}"
-            raise ValueError(f"{wrong}, but its configuration asks for {shape}.")
+    differ = sorted(n for n in {*expected, *found} if expected.get(n) != found.get(n))
+    if differ:
+        shapes = [str(tensors.get(differ[0], "missing")) for tensors in (found, expected)]
+        one = f"{differ[0]} is {shapes[0]} in the file and {shapes[1]} in the configuration"
+        raise ValueError(f"{path} does not fit its configuration in {len(differ)} tensors: {one}.")
     # Fixed tables are not in the file; 2**24 numbers are the positions of images of 2,000 pixels.
     if sum(table.numel() for table in model.buffers()) > 2**24:
         size = f"image_size {config.image_size} and patch_size {config.patch_size}"
