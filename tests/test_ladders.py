@@ -11,12 +11,12 @@ import sys
 import pytest
 import torch
 
-from vitbook.ladders import CIFAR100_LADDER
+from vitbook.ladders import APART, BOOK_RECIPES, CIFAR100_LADDER, CROSSING, LADDER_RUNGS
 from vitcore.recipes import RECIPES
 from vitcore.vit import ViT
 
 
-@pytest.mark.parametrize("prefix", ["cifar100", "cifar100-gpu"])
+@pytest.mark.parametrize("prefix", ["cifar100", "cifar100-gpu", "cifar100-few"])
 def test_every_rung_changes_one_thing(prefix):
     rungs = [RECIPES[name.replace("cifar100", prefix, 1)] for name in CIFAR100_LADDER]
     changed = []
@@ -68,7 +68,43 @@ print(*[name for name in RECIPES if name not in before])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     before, after = (line.split() for line in done.stdout.splitlines())
-    assert before == ["mnist", "mnist-long", "cifar100-cpu", "cifar100-gpu",
-                      "cifar100-gpu-linear", "cifar100-t4"]  # fmt: skip
-    rungs = [name.replace("cifar100", "cifar100-gpu", 1) for name in CIFAR100_LADDER]
-    assert after == [*CIFAR100_LADDER, *rungs]
+    assert not set(before) & set(BOOK_RECIPES)
+    rungs = [f"cifar100{size}-{rung}" for size in ("", "-gpu", "-few") for rung in LADDER_RUNGS]
+    assert after == [*rungs, *CROSSING, *APART] == list(BOOK_RECIPES)
+
+
+def differing(one, other):
+    """Names of the settings in which two recipes differ, those of model and train by their own."""
+    before, after = (RECIPES[name].to_dict() for name in (one, other))
+    found = {key for key in before if before[key] != after[key]} - {"name", "note"}
+    for part in found & {"model", "train"}:
+        found |= {key for key in before[part] if before[part][key] != after[part][key]}
+    return found - {"model", "train"}
+
+
+def test_the_crossing_differs_in_length_and_in_what_is_done_to_the_images():
+    short, short_mixed, long, long_mixed = CROSSING
+    changed = {"augment", "augment_options", "mix", "mix_options"}
+    assert differing(short, short_mixed) == differing(long, long_mixed) == changed
+    lengths = {"epochs", "warmup_epochs"}
+    assert differing(short, long) == differing(short_mixed, long_mixed) == lengths
+    assert RECIPES[long].train.epochs == 10 * RECIPES[short].train.epochs
+    assert {RECIPES[name].images for name in CROSSING} == {(10_000, 5_000, 10_000)}
+
+
+def test_one_part_is_taken_out_of_the_best_recipe_at_a_time():
+    whole, *others = APART
+    assert {"epochs", "images"} <= differing("cifar100-cpu", whole)
+    assert differing("cifar100-cpu", whole) <= {"epochs", "images", "warmup_epochs", "precision"}
+    expected = [
+        {"augment", "augment_options"},
+        {"mix", "mix_options"},
+        {"label_smoothing"},
+        {"ema"},
+        {"optimizer", "lr", "weight_decay"},
+        {"patch_embed"},
+        {"attention"},
+        {"class_token", "pool"},
+        {"sizes"},
+    ]
+    assert [differing(whole, name) for name in others] == expected

@@ -14,9 +14,10 @@ from vitcore.recipes import RECIPES, Recipe
 from vitcore.training import TrainConfig
 from vitcore.vit import MODELS
 
-__all__ = ["CIFAR100_LADDER", "LADDER_RUNGS", "LONG_RUNGS"]
+__all__ = ["APART", "BOOK_RECIPES", "CIFAR100_LADDER", "CROSSING", "LADDER_RUNGS", "LONG_RUNGS"]
 
 _CROPS = {"flip": True, "padding": 4}
+_FIFTH = (10_000, 5_000, 10_000)  # a hundred training images of each class, all others
 _MEAN_POOL: dict[str, Any] = {"class_token": False, "pool": "mean"}
 _STEM: dict[str, Any] = {"patch_embed": "conv_stem"}
 
@@ -32,6 +33,7 @@ def _cifar100_ladder(
     longer: int,
     lr: float,
     short: bool = False,
+    images: tuple[int, int, int] | None = None,
     **train: Any,
 ) -> tuple[Recipe, ...]:
     """Nine recipes, each the one before with one thing changed, from the one that most tutorials
@@ -45,6 +47,7 @@ def _cifar100_ladder(
             dataset="cifar100",
             model=dataclasses.replace(MODELS["vit_cifar"], class_token=True, pool="cls", **size),
             train=TrainConfig(epochs=epochs, **plain, **train),
+            images=images,
             note="the bare model of published tutorials: the bottom rung",
         )
     ]
@@ -81,17 +84,86 @@ def _cifar100_ladder(
     return tuple(rungs)
 
 
-# Small enough for eight minutes a rung on two cores, and the same rungs at a GPU's size.
+# Small enough for eight minutes a rung on two cores, and the same rungs at a GPU's size. The rungs
+# on a fifth of the images see each so often that the bare model can learn them by heart.
 _SMALL: dict[str, Any] = {"dim": 48, "depth": 4, "heads": 3, "mlp_ratio": 2.0}
 _LARGE: dict[str, Any] = {"dim": 320, "depth": 9, "heads": 5}
+_MIDDLE: dict[str, Any] = {"dim": 96, "depth": 4, "heads": 4}
 
-for _recipe in (
-    *_cifar100_ladder("cifar100", _SMALL, 4, 8, lr=3e-3, short=True),
-    *_cifar100_ladder("cifar100-gpu", _LARGE, 50, 100, lr=2e-3, batch_size=512, compile=True),
-):
-    RECIPES[_recipe.name] = _recipe
 
-CIFAR100_LADDER = tuple(f"cifar100-{rung}" for rung in LADDER_RUNGS)
+def _crossing() -> tuple[Recipe, ...]:
+    """Short and ten times as long, with the images as they are and changed: what helps the one
+    run harms the other. Patches of eight pixels keep all of it under an hour on one core."""
+    runs = []
+    plain = RECIPES["cifar100-few-schedule"]
+    model = dataclasses.replace(plain.model, patch_size=8)
+    for length, epochs in (("short", 3), ("long", 30)):
+        recipe = dataclasses.replace(
+            plain.with_train(epochs=epochs, warmup_epochs=epochs / 8),
+            name=f"cifar100-crossing-{length}",
+            model=model,
+            note=f"few images, {length} training, the images as they are",
+        )
+        changed: dict[str, Any] = {"augment": "cifar", "augment_options": _CROPS}
+        changed |= {"mix": "mixup_cutmix", "mix_options": {"probability": 0.5, "cutmix_share": 1.0}}
+        changed |= {"name": f"{recipe.name}-mixed"}
+        changed |= {"note": f"few images, {length} training, with flips, crops and CutMix"}
+        runs += [recipe, dataclasses.replace(recipe, **changed)]
+    return tuple(runs)
+
+
+def _taken_apart() -> tuple[Recipe, ...]:
+    """The recipe for two cores on a fifth of the images, and with one part of it out at a time."""
+    whole = dataclasses.replace(
+        RECIPES["cifar100-cpu"].with_train(epochs=40, warmup_epochs=2.0),
+        name="cifar100-apart-whole",
+        images=_FIFTH,
+        note="the recipe for two cores on a fifth of the images",
+    )
+    adamw = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}
+    parts: dict[str, tuple[str, dict[str, Any]]] = {
+        "augment": ("flips and crops", {"augment": None, "augment_options": {}}),
+        "mix": ("CutMix", {"mix": None, "mix_options": {}}),
+        "smoothing": ("label smoothing", {"train": {"label_smoothing": 0.0}}),
+        "ema": ("the moving average", {"train": {"ema": 0.0}}),
+        "muon": ("Muon (AdamW instead, at a rate that suits it)", {"train": adamw}),
+        "stem": ("the convolutional stem (linear patches)", {"model": {"patch_embed": "linear"}}),
+        "local": ("the convolution beside attention", {"model": {"attention": "global"}}),
+        "pool": ("the mean (a class token)", {"model": {"class_token": True, "pool": "cls"}}),
+        "sizes": ("small images first (all at full size)", {"sizes": ()}),
+    }
+    recipes = [whole]
+    for part, (words, changes) in parts.items():
+        settings: dict[str, Any] = {
+            key: dataclasses.replace(getattr(whole, key), **value)
+            if key in ("model", "train")
+            else value
+            for key, value in changes.items()
+        }
+        name, note = f"cifar100-apart-{part}", f"the same without {words}"
+        recipes.append(dataclasses.replace(whole, name=name, note=note, **settings))
+    return tuple(recipes)
+
+
+def _register(recipes: tuple[Recipe, ...]) -> tuple[str, ...]:
+    """Make them known to vitcore, and return their names."""
+    RECIPES.update({recipe.name: recipe for recipe in recipes})
+    return tuple(recipe.name for recipe in recipes)
+
+
+CIFAR100_LADDER = _register(_cifar100_ladder("cifar100", _SMALL, 4, 8, lr=3e-3, short=True))
 """Names of the recipes that chapter 7 climbs: each is the one before it with one change, but the
-one after LONG_RUNGS builds on the one before them. The same rungs at the size of a GPU, all of them
-carried on, are named cifar100-gpu-RUNG."""
+one after LONG_RUNGS builds on the one before them. The same rungs at the size of a GPU are named
+cifar100-gpu-RUNG, those on a fifth of the images cifar100-few-RUNG; there all are carried on."""
+_GPU = _register(
+    _cifar100_ladder("cifar100-gpu", _LARGE, 50, 100, lr=2e-3, batch_size=512, compile=True)
+)
+_FEW = _register(
+    _cifar100_ladder("cifar100-few", _MIDDLE, 40, 80, lr=2e-3, images=_FIFTH, batch_size=64)
+)
+CROSSING = _register(_crossing())
+"""Names of the four recipes whose order turns round with the length of training."""
+APART = _register(_taken_apart())
+"""Names of the recipe for two cores at a smaller budget, and of that with one part out each."""
+BOOK_RECIPES = (*CIFAR100_LADDER, *_GPU, *_FEW, *CROSSING, *APART)
+"""Names of all recipes that serve a comparison in the book."""
