@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from benchmarks import ladder, resnet
-from vitbook.ladders import CIFAR100_LADDER
+from vitbook.ladders import APART, CIFAR100_LADDER, CROSSING, FEW_LADDER
 from vitcore.recipes import RECIPES
 from vitcore.records import RunRecord
+from vitcore.runs import training_pflop
+from vitcore.vit import ViT
 
 
 def test_plans_hold_every_rung_once():
@@ -26,6 +28,76 @@ def test_plans_hold_every_rung_once():
     assert gpu[:2] == [("cifar100-gpu-linear", 0), ("cifar100-gpu", 0)]
     assert {recipe for recipe, _ in gpu} <= set(RECIPES)
     assert {job.seed for job in ladder.PLANS["cpu"]} == {ladder.SEED}
+    assert {job.name for job in ladder.PLANS["seeds"]} == {
+        f"{recipe}-seed{seed}" for recipe in cpu for seed in (1, 2)
+    }
+    for plan, recipes in (("crossing", CROSSING), ("few", FEW_LADDER), ("apart", APART)):
+        jobs = [(job.recipe, job.seed) for job in ladder.PLANS[plan]]
+        assert jobs == [(recipe, seed) for seed in (0, 1, 2) for recipe in recipes]
+
+
+@pytest.mark.parametrize("text", ["flags: avx512f avx512_bf16", "flags: avx2", None])
+def test_bf16_where_the_processor_computes_in_it(text, tmp_path, monkeypatch):
+    cpuinfo = tmp_path / "cpuinfo"
+    if text is not None:
+        cpuinfo.write_text(text)
+    monkeypatch.setattr(ladder, "CPUINFO", cpuinfo)
+    has_it = text is not None and "bf16" in text
+    for plan, fast in (("crossing", True), ("few", True), ("apart", True), ("cpu", False)):
+        words = ladder.PLANS[plan][0].command(tmp_path)
+        assert ("bf16" in words) is (has_it and fast)
+
+
+def values(monkeypatch, accuracies):
+    """Records that hold these validation accuracies, by the name of their folder."""
+    record = type("Record", (), {})
+
+    def read(path):
+        found = record()
+        found.val_accuracy = accuracies[path.parent.name]
+        return found
+
+    monkeypatch.setattr(ladder.RunRecord, "read", read)
+
+
+def test_the_summary_gives_mean_spread_and_verdict(tmp_path, monkeypatch):
+    accuracies = {}
+    for recipe, mean in zip(CROSSING, (0.10, 0.05, 0.201, 0.203), strict=True):
+        for seed, shift in enumerate((-0.01, 0.0, 0.01)):
+            accuracies[f"{recipe}-seed{seed}"] = mean + shift
+    for name in accuracies:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").touch()
+    values(monkeypatch, accuracies)
+    lines = ladder.summary(ladder.PLANS["crossing"], tmp_path)
+    assert lines[0] == "cifar100-crossing-short: validation 10.0 % ± 1.0 (3 seeds)"
+    assert lines[1].endswith(", -5.0 against cifar100-crossing-short: loss")
+    assert lines[3].endswith(", +0.2 against cifar100-crossing-long: none")
+    for name in accuracies:
+        if not name.endswith("seed0"):
+            (tmp_path / name / "record.json").unlink()
+    lines = ladder.summary(ladder.PLANS["crossing"], tmp_path)
+    assert lines[1].endswith("(1 seed), -5.0 against cifar100-crossing-short: one seed")
+
+
+def test_the_status_says_what_is_left_and_trains_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(ladder, "operations_per_second", lambda recipe, precision: 1e15)
+    ladder.main(["--plan", "crossing", "--status", "--out", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert "cifar100-crossing-long-mixed-seed2: to do" in told
+    assert "0 of 12 runs" in told
+    seconds = ladder.estimate_seconds(ladder.PLANS["crossing"])
+    one = RECIPES[CROSSING[0]]
+    each = training_pflop(one, ViT(one.model), 10_000)
+    # three seeds; the long runs are ten times the short ones
+    assert seconds == pytest.approx(1.15 * 3 * 2 * 11 * each, rel=1e-2)
+    assert f"about {seconds / 3600:.1f} hours of one core" in told
+    assert not list(tmp_path.iterdir())
+
+
+def test_speed_is_counted_in_processor_time():
+    recipe = RECIPES[CROSSING[0]].with_train(batch_size=8)
+    assert 1e7 < ladder.operations_per_second(recipe, "fp32", steps=1) < 1e13
 
 
 def fake(words: list[str]) -> list[str]:
@@ -100,10 +172,11 @@ def test_the_resnet_is_built_for_small_images_and_trains_to_a_record(tmp_path, s
     short = resnet.RECIPE.quick().with_train(epochs=1)
     short = resnet.dataclasses.replace(short, images=(100, 50, 50))
     record = resnet.run(tmp_path, small_cifar100, recipe=short, device="cpu", progress=False)
-    assert RunRecord.read(tmp_path / "record.json").to_dict() == record.to_dict()
+    written = json.loads(json.dumps(record.to_dict()))  # JSON knows no tuples
+    assert RunRecord.read(tmp_path / "record.json").to_dict() == written
     assert record.recipe["model"]["channels"] == list(resnet.CHANNELS)
     assert record.parameters == sum(p.numel() for p in model.parameters())
     assert not (tmp_path / "model.safetensors").exists()
     # Finished, it is only read.
     again = resnet.run(tmp_path, small_cifar100, recipe=short, device="cpu", progress=False)
-    assert again.to_dict() == record.to_dict()
+    assert json.loads(json.dumps(again.to_dict())) == written

@@ -11,7 +11,14 @@ import sys
 import pytest
 import torch
 
-from vitbook.ladders import APART, BOOK_RECIPES, CIFAR100_LADDER, CROSSING, LADDER_RUNGS
+from vitbook.ladders import (
+    APART,
+    BOOK_RECIPES,
+    BUILDS_ON,
+    CIFAR100_LADDER,
+    CROSSING,
+    LADDER_RUNGS,
+)
 from vitcore.recipes import RECIPES
 from vitcore.vit import ViT
 
@@ -90,6 +97,14 @@ def test_the_crossing_differs_in_length_and_in_what_is_done_to_the_images():
     assert differing(short, long) == differing(short_mixed, long_mixed) == lengths
     assert RECIPES[long].train.epochs == 10 * RECIPES[short].train.epochs
     assert {RECIPES[name].images for name in CROSSING} == {(10_000, 5_000, 10_000)}
+
+
+def test_every_recipe_but_the_first_is_compared_with_one():
+    first = {"cifar100-plain", "cifar100-gpu-plain", "cifar100-few-plain", CROSSING[0], CROSSING[2]}
+    assert set(BUILDS_ON) == set(BOOK_RECIPES) - first - {APART[0]}
+    assert BUILDS_ON["cifar100-pool"] == "cifar100-schedule"  # past LONG_RUNGS
+    assert BUILDS_ON["cifar100-few-pool"] == "cifar100-few-mix"
+    assert BUILDS_ON[CROSSING[3]] == CROSSING[2]
 
 
 def test_one_part_is_taken_out_of_the_best_recipe_at_a_time():

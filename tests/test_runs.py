@@ -345,12 +345,12 @@ def test_arithmetic_is_counted_by_hand(small_mnist):
         model = ViT(dataclasses.replace(recipe.model, attention_options={"kernel": kernel})).eval()
         assert runs._count_flops(model, 1, 28) == 2 * products
         expected = 3 * 2 * products * 160 * recipe.train.epochs / 1e15
-        assert runs._training_pflop(recipe, model, 160) == pytest.approx(expected, rel=1e-3)
+        assert runs.training_pflop(recipe, model, 160) == pytest.approx(expected, rel=1e-3)
     half = dataclasses.replace(recipe, sizes=((0, 14), (0.5, 28)))
     small = runs._count_flops(model, 1, 14)
     assert small < 2 * products / 3
     expected = 3 * (small + 2 * products) * 160 / 1e15
-    assert runs._training_pflop(half.with_train(epochs=2), model, 160) == pytest.approx(
+    assert runs.training_pflop(half.with_train(epochs=2), model, 160) == pytest.approx(
         expected, rel=1e-3
     )
     run = train_recipe(recipe, small_mnist, device="cpu", progress=False)

@@ -14,7 +14,19 @@ from vitcore.recipes import RECIPES, Recipe
 from vitcore.training import TrainConfig
 from vitcore.vit import MODELS
 
-__all__ = ["APART", "BOOK_RECIPES", "CIFAR100_LADDER", "CROSSING", "LADDER_RUNGS", "LONG_RUNGS"]
+__all__ = [
+    "APART",
+    "BOOK_RECIPES",
+    "BUILDS_ON",
+    "CIFAR100_LADDER",
+    "CROSSING",
+    "FEW_LADDER",
+    "LADDER_RUNGS",
+    "LONG_RUNGS",
+]
+
+BUILDS_ON: dict[str, str] = {}
+"""Name of each recipe of a comparison -> name of the one that it is compared with."""
 
 _CROPS = {"flip": True, "padding": 4}
 _FIFTH = (10_000, 5_000, 10_000)  # a hundred training images of each class, all others
@@ -58,6 +70,7 @@ def _cifar100_ladder(
         last = rungs[-1]
         if short and name not in LONG_RUNGS:
             last = [rung for rung in rungs if not rung.name.endswith(LONG_RUNGS)][-1]
+        BUILDS_ON[f"{prefix}-{name}"] = last.name
         rungs.append(
             dataclasses.replace(
                 last,
@@ -109,6 +122,7 @@ def _crossing() -> tuple[Recipe, ...]:
         changed |= {"name": f"{recipe.name}-mixed"}
         changed |= {"note": f"few images, {length} training, with flips, crops and CutMix"}
         runs += [recipe, dataclasses.replace(recipe, **changed)]
+        BUILDS_ON[runs[-1].name] = recipe.name
     return tuple(runs)
 
 
@@ -141,6 +155,7 @@ def _taken_apart() -> tuple[Recipe, ...]:
             for key, value in changes.items()
         }
         name, note = f"cifar100-apart-{part}", f"the same without {words}"
+        BUILDS_ON[name] = whole.name
         recipes.append(dataclasses.replace(whole, name=name, note=note, **settings))
     return tuple(recipes)
 
@@ -158,12 +173,13 @@ cifar100-gpu-RUNG, those on a fifth of the images cifar100-few-RUNG; there all a
 _GPU = _register(
     _cifar100_ladder("cifar100-gpu", _LARGE, 50, 100, lr=2e-3, batch_size=512, compile=True)
 )
-_FEW = _register(
+FEW_LADDER = _register(
     _cifar100_ladder("cifar100-few", _MIDDLE, 40, 80, lr=2e-3, images=_FIFTH, batch_size=64)
 )
+"""Names of the same rungs on a fifth of the images."""
 CROSSING = _register(_crossing())
 """Names of the four recipes whose order turns round with the length of training."""
 APART = _register(_taken_apart())
 """Names of the recipe for two cores at a smaller budget, and of that with one part out each."""
-BOOK_RECIPES = (*CIFAR100_LADDER, *_GPU, *_FEW, *CROSSING, *APART)
+BOOK_RECIPES = (*CIFAR100_LADDER, *_GPU, *FEW_LADDER, *CROSSING, *APART)
 """Names of all recipes that serve a comparison in the book."""

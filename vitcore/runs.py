@@ -33,6 +33,7 @@ __all__ = [
     "make_batches",
     "top_k_accuracy",
     "train_recipe",
+    "training_pflop",
 ]
 
 WEIGHTS = "model.safetensors"
@@ -55,7 +56,7 @@ class Run:
     confusion: Tensor  # (K, K) counts of that look
     # Of the chosen weights on up to 10,000 training images without augmentation.
     clean_train_accuracy: float
-    train_pflop: float  # arithmetic of all training steps, see `_training_pflop`
+    train_pflop: float  # arithmetic of all training steps, see `training_pflop`
     test_seconds: float  # what followed training
     # How many cores other work kept busy during training (of a resumed run, its last part), on
     # average; None where the system does not say.
@@ -156,7 +157,7 @@ def _count_flops(model: nn.Module, channels: int, image_size: int | tuple[int, i
     return counter.get_total_flops()
 
 
-def _training_pflop(recipe: Recipe, model: nn.Module, images: int) -> float:
+def training_pflop(recipe: Recipe, model: nn.Module, images: int) -> float:
     """Arithmetic of training on so many images an epoch, in 10^15 operations: three forward passes
     for each, as the backward pass has twice the products. Validation does not count."""
     config = recipe.model
@@ -329,7 +330,7 @@ def train_recipe(
         test={"loss": loss, "accuracy": top_k_accuracy(logits, labels, 1), "count": len(labels)},
         confusion=confusion_matrix(logits, labels),
         clean_train_accuracy=top_k_accuracy(logits_of(clean), clean.labels, 1),
-        train_pflop=_training_pflop(recipe, model, trained),
+        train_pflop=training_pflop(recipe, model, trained),
         test_seconds=time.perf_counter() - ended,
         other_cores=cores,
         device=where,
