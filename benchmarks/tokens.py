@@ -91,10 +91,11 @@ def sines_between(old: int, new: int, dim: int) -> Tensor:
 
 def enlarged_tables(model: ViT) -> dict[str, Tensor | None]:
     """Give the table for enlarged images, made in each way that there is for these positions."""
-    if model.pos_embed is None:
+    positions = model.positions_for(model.grid)
+    if positions is None:
         return {"none": None}
     old, new = model.grid[0], ENLARGED // model.config.patch_size
-    table, prefix = model.pos_embed.detach(), model.config.prefix_tokens
+    table, prefix = positions.detach(), model.config.prefix_tokens
     tables: dict[str, Tensor | None] = {}
     tables["resized"] = resize_positions(table, model.grid, (new, new), prefix)
     if model.config.positions == "sincos":

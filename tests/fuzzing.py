@@ -198,7 +198,6 @@ def _core() -> list[Target]:
     sizes = dict.fromkeys(("image_size", "depth", "dim", "num_classes", "registers"), LARGE)
     add("ViTConfig", vitcore.ViTConfig, lambda: options_of(config), weight=4)
     add("ViTConfig.from_dict", vitcore.ViTConfig.from_dict, lambda: {"values": config.to_dict()})
-    add("ViTConfig.from_json", vitcore.ViTConfig.from_json, lambda: {"text": config.to_json()})
     add("ViT", vitcore.ViT, lambda: options_of(config), spare=sizes, weight=4)
     add("ViT(config)", vitcore.ViT, lambda: {"config": config})
     add("ViT(name)", lambda n: vitcore.ViT(config, **{str(n): 1}), lambda: {"n": "registers"})
@@ -214,7 +213,6 @@ def _core() -> list[Target]:
     )  # fmt: skip
     add("ViT.pool", model().pool, lambda: {"features": torch.rand(2, 5, 8)})
     add("ViT.positions_for", model().positions_for, lambda: {"grid": (3, 3)})
-    add("ViT.reset_head", lambda n: model().reset_head(n), lambda: {"n": 3}, spare={"n": LARGE})
     add("patchify", vitcore.patchify, lambda: {"images": images(), "patch_size": 4})
     add(
         "unpatchify", vitcore.unpatchify,

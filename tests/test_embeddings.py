@@ -74,13 +74,6 @@ def test_resize_to_the_transposed_grid_is_a_resize():
     assert not torch.equal(resize_positions(table, (3, 4), (4, 3)), table)
 
 
-def test_resize_of_a_table_without_batch_axis():
-    table = torch.randn(1, 13, 8)
-    assert torch.equal(
-        resize_positions(table[0], (3, 4), (6, 5), 1), resize_positions(table, (3, 4), (6, 5), 1)[0]
-    )
-
-
 def test_resize_keeps_prefix_rows_and_the_type():
     table = torch.randn(1, 14, 8, dtype=torch.bfloat16)
     resized = resize_positions(table, (3, 4), (6, 5), 2)
@@ -91,7 +84,7 @@ def test_resize_keeps_prefix_rows_and_the_type():
 
 def test_resize_keeps_a_constant_table_and_the_direction_of_a_slope():
     assert torch.allclose(resize_positions(torch.ones(1, 12, 2), (3, 4), (7, 9)), torch.ones(1))
-    slope = torch.arange(4.0).repeat(3)[:, None]  # grows with the column
+    slope = torch.arange(4.0).repeat(3)[None, :, None]  # grows with the column
     grid = resize_positions(slope, (3, 4), (6, 8)).reshape(6, 8)
     assert (grid.diff(dim=1) > 0).all()
     torch.testing.assert_close(grid, grid[:1].expand_as(grid))
@@ -213,12 +206,15 @@ def test_shuffled_patches(positions, pool):
         (lambda: sincos_positions_1d(0, 8), ("length is 0",)),
         (lambda: sincos_positions_1d(4, -2), ("dim is -2",)),
         (lambda: sincos_positions_2d((3, 4), 6), ("dim is 6", "divisible by 4")),
-        (lambda: sincos_positions_2d((3, 4), 2), ("dim is 2", "such as 4")),
+        (lambda: sincos_positions_2d((3, 4), 2), ("dim is 2", "divisible by 4")),
         (lambda: sincos_positions_2d((0, 4), 8), ("rows", 0)),
         (lambda: sincos_positions_2d((3, -4), 8), ("columns", -4)),
         (lambda: small_vit(positions="sincos", dim=6), ("dim is 6", "positions='learned'")),
         (lambda: resize_positions(torch.zeros(1, 12, 8), (3, 4), (6, 8), 1), ("(1, 12, 8)", 13)),
-        (lambda: resize_positions(torch.zeros(1, 12, 8), (3, 3), (6, 8)), ("3 x 3", "9 rows")),
+        (
+            lambda: resize_positions(torch.zeros(1, 12, 8), (3, 3), (6, 8)),
+            ("(1, 12, 8)", "(1, 9, D)"),
+        ),
         (lambda: resize_positions(torch.zeros(2, 12, 8), (3, 4), (6, 8)), ("(2, 12, 8)",)),
         (lambda: resize_positions(torch.zeros(12), (3, 4), (6, 8)), ("(12,)",)),
         (lambda: resize_positions(torch.zeros(1, 1, 3, 4), (3, 4), (6, 8)), ("(1, 1, 3, 4)",)),
@@ -232,8 +228,8 @@ def test_values_that_do_not_fit(call, words):
 
 def test_sizes_of_numpy_and_lists_as_grids():
     assert torch.equal(sincos_positions_1d(np.int64(4), np.int64(8)), sincos_positions_1d(4, 8))
-    table = sincos_positions_2d((3, 4), 8)
-    assert torch.equal(sincos_positions_2d([np.int64(3), np.int64(4)], np.int64(8)), table)
+    table = sincos_positions_2d((3, 4), 8)[None]
+    assert torch.equal(sincos_positions_2d([np.int64(3), np.int64(4)], np.int64(8)), table[0])
     want = resize_positions(table, (3, 4), (6, 5))
     assert torch.equal(resize_positions(table, [3, 4], (np.int64(6), 5), np.int64(0)), want)
     assert resize_positions(table, [3, 4], (3, np.int64(4))) is table

@@ -53,7 +53,7 @@ def test_an_error_of_torch_is_a_fault():
 
 
 def test_an_error_in_vitcore_that_nobody_raised_is_a_fault():
-    target = toy(lambda value: vitcore._inputs.check_names("a toy", value, []))
+    target = toy(lambda value: vitcore._inputs.check_choice("a toy", "x", value))
     fault: Any = one_call(target, {"value": Odd("7", 7)})
     assert (fault.kind, fault.arguments) == ("TypeError", "value=7")
     assert fault.place.startswith("_inputs.py:")

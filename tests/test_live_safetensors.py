@@ -46,7 +46,7 @@ def test_vitcore_loads_what_a_page_writes(tmp_path: Path) -> None:
     )
     model = ViT(config)
     metadata = {
-        "config": config.to_json(),
+        "config": json.dumps(config.to_dict()),
         "classes": '["a", "b", "c"]',
         "mean": "[0.5]",
         "std": "[1]",

@@ -113,7 +113,7 @@ def test_another_embedding_takes_its_place_by_name():
         model = ViT(**options, patch_embed="test-halved", patch_embed_options={"factor": 0.5})
         assert isinstance(model.patch_embed, Halved)
         assert model.patch_embed.factor == 0.5
-        assert model.config.from_json(model.config.to_json()) == model.config
+        assert model.config.from_dict(model.config.to_dict()) == model.config
     finally:
         PATCH_EMBEDS.pop("test-halved", None)
     assert isinstance(PATCH_EMBEDS["linear"], type)
@@ -143,7 +143,7 @@ def test_a_class_that_takes_any_option_or_needs_one():
         options["patch_embed"] = "test-any"
         model = ViT(**options, patch_embed_options={"must": 1, "other": 2})
         assert model.patch_embed.seen == {"must": 1, "other": 2}
-        for given, words in (({}, "lacks 'must'"), ({"must": 1, "dim": 9}, "'dim'")):
+        for given, words in (({}, "'must'"), ({"must": 1, "dim": 9}, "'dim'")):
             says_in_one_sentence(
                 TypeError, lambda given=given: ViT(**options, patch_embed_options=given), words
             )
@@ -170,13 +170,13 @@ def test_a_class_that_takes_any_option_or_needs_one():
         (lambda: unpatchify(torch.zeros(1, 4, 16), 0, 8), ("patch_size is 0",)),
         (lambda: patchify(torch.zeros(3, 8, 8), 4), ("(3, 8, 8)", "(B, C, H, W)")),
         (lambda: patchify(torch.zeros(1, 3, 8, 10), 4), ("8 x 10", 4)),
-        (lambda: unpatchify(torch.zeros(1, 5, 16), 4, 8), ("(1, 5, 16)", "(B, 4, C * 16)")),
-        (lambda: unpatchify(torch.zeros(1, 4, 15), 4, 8), ("(1, 4, 15)",)),
+        (lambda: unpatchify(torch.zeros(1, 5, 16), 4, 8), ("(1, 5, 16)", "(B, 4, C·P·P)")),
+        (lambda: unpatchify(torch.zeros(1, 4, 15), 4, 8), ("15 numbers", "4²")),
         (lambda: unpatchify(torch.zeros(4, 16), 4, 8), ("(4, 16)",)),
-        (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(3, 8, 8)), ("(3, 8, 8)", "[None]")),
+        (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(3, 8, 8)), ("(3, 8, 8)", "(B, 3, H, W)")),
         (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 1, 3, 8, 8)), ("(1, 1, 3, 8, 8)",)),
-        (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 1, 8, 8)), ("1 channels", "in_channels=3")),
-        (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 8, 8, 3)), ("8 channels",)),
+        (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 1, 8, 8)), ("(1, 1, 8, 8)", "(B, 3, H, W)")),
+        (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 8, 8, 3)), ("(1, 8, 8, 3)",)),
         (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 3, 8, 9)), ("8 x 9", 4)),
         (lambda: PatchEmbed(8, 4, 3, 8)(torch.zeros(1, 3, 2, 8)), ("larger", "2 x 8")),
     ],
@@ -196,7 +196,6 @@ def test_values_that_do_not_fit(call, words):
         (lambda: register_patch_embed(PatchEmbed), ("name to register", "string")),
         (lambda: register_patch_embed("x")(lambda: None), ("class of nn.Module",)),
         (lambda: register_patch_embed("x")(nn.Identity()), ("class of nn.Module",)),
-        (lambda: register_patch_embed("x")(nn.LeakyReLU), ("LeakyReLU", "made as", "patch_size")),
         (lambda: to_pair(8.0), ("image_size is 8.0",)),
         (lambda: to_pair((8, 8, 8)), ("(8, 8, 8)",)),
         (lambda: to_pair("8"), ("'8'",)),

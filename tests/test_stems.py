@@ -73,8 +73,8 @@ def test_tokens_overlap_and_stay_where_they_are():
 def test_by_name_to_json_and_to_weights(tmp_path):
     config = ViTConfig(**CONFIG, patch_embed="conv_stem", patch_embed_options={"hidden": 12})
     assert PATCH_EMBEDS["conv_stem"] is ConvStem
-    config = ViTConfig.from_json(config.to_json())
-    assert json.loads(config.to_json())["patch_embed_options"] == {"hidden": 12}
+    config = ViTConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    assert config.patch_embed_options == {"hidden": 12}
     model = ViT(config).eval()
     assert isinstance(model.patch_embed, ConvStem)
     assert model.state_dict()["patch_embed.convs.0.weight"].shape == (12, 3, 3, 3)
@@ -140,11 +140,11 @@ def test_bad_images_and_options():
     stem = ConvStem(32, 4, 3, 16)
     with pytest.raises(TypeError, match="floating point"):
         stem(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
-    with pytest.raises(ValueError, match="1 channels"):
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\)"):
         stem(torch.zeros(1, 1, 32, 32))
     with pytest.raises(ValueError, match="does not divide"):
         stem(torch.zeros(1, 3, 30, 32))
-    with pytest.raises(TypeError, match="ConvStem has no option 'width'"):
+    with pytest.raises(TypeError, match="'width'; the options of ConvStem are hidden"):
         ViT(**CONFIG, patch_embed="conv_stem", patch_embed_options={"width": 3})
 
 

@@ -49,7 +49,7 @@ VARIANTS = {
 @pytest.mark.parametrize("options", VARIANTS.values(), ids=VARIANTS)
 def test_configuration_survives_json(options):
     config = small_vit(**options).config
-    again = ViTConfig.from_json(config.to_json())
+    again = ViTConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert again.image_size == (12, 16)
     assert isinstance(again.image_size, tuple)
@@ -58,8 +58,8 @@ def test_configuration_survives_json(options):
 
 
 def test_configuration_is_plain_json():
-    text = ViTConfig(image_size=(12, 16), attention_options={"kernel": "fused"}).to_json()
-    values = json.loads(text)
+    text = ViTConfig(image_size=(12, 16), attention_options={"kernel": "fused"}).to_dict()
+    values = json.loads(json.dumps(text))
     assert values["image_size"] == [12, 16]
     assert values["attention_options"] == {"kernel": "fused"}
     assert set(values) == set(ViTConfig.__dataclass_fields__)
@@ -388,28 +388,6 @@ def test_the_loss_before_training_is_that_of_a_guess():
     assert loss.item() == pytest.approx(math.log(100), abs=0.15)
 
 
-def test_reset_head():
-    model = small_vit().double()
-    old = model.head
-    body = {k: v.clone() for k, v in model.state_dict().items() if not k.startswith("head")}
-    model.reset_head(5)  # the same number of classes: drawn anew all the same
-    assert model.head is not old
-    assert not torch.equal(model.head.weight, old.weight)
-    assert model.head.weight.dtype == torch.float64
-    model.reset_head(7)
-    assert model.config.num_classes == 7
-    assert model(small_images().double()).shape == (2, 7)
-    assert not model.head.bias.any()
-    assert model.head.weight.abs().max() <= 0.04
-    model.reset_head(0)
-    assert isinstance(model.head, nn.Identity)
-    assert model(small_images().double()).shape == (2, 24)
-    model.reset_head(3)
-    assert model(small_images().double()).shape == (2, 3)
-    for name, value in body.items():
-        assert torch.equal(model.state_dict()[name], value)
-
-
 def test_one_batch_is_learned_by_heart():
     model = small_vit().train()
     images, labels = small_images(8), torch.arange(8) % 5
@@ -470,24 +448,16 @@ def test_a_model_from_the_meta_device_starts_as_any_other(options):
         assert torch.equal(tensor, tensors(model)[name]), name
 
 
-@pytest.mark.parametrize("assign", [True, False])
-def test_loading_weights_restores_the_table_that_they_do_not_hold(assign):
-    right = randomise(small_vit(positions="sincos"))
-    with torch.device("meta"):
-        model = small_vit(positions="sincos")
-    if not assign:
-        model.to_empty(device="cpu").pos_embed.fill_(float("nan"))
-    whole = nn.Sequential(model)  # as part of a larger model too
-    whole.load_state_dict({f"0.{k}": v for k, v in right.state_dict().items()}, assign=assign)
-    assert torch.equal(model.eval()(small_images()), right(small_images()))
-
-
 def test_a_model_with_sincos_positions_can_be_copied_and_sent():
-    model = small_vit(positions="sincos").half()
+    model = small_vit(positions="sincos").bfloat16()
     for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        again.load_state_dict(model.state_dict())
-        assert again.pos_embed.dtype == torch.float16
-        assert torch.equal(again.pos_embed, model.pos_embed)
+        assert torch.equal(again(small_images()), model(small_images()))
+
+
+def test_an_example_that_does_not_fit_is_refused_after_tracing():
+    for images in (small_images(size=(12, 18)), small_images(channels=1)):
+        with pytest.raises((RuntimeError, torch.jit.TracingCheckError), match=r"12 x 18|channels"):
+            torch.jit.trace(small_vit(), images)
 
 
 def test_modules_of_ones_own_start_as_they_say():
@@ -559,20 +529,10 @@ def test_an_exported_model_takes_images_of_other_sizes(name, size, strict):
         torch.testing.assert_close(exported(images), model(images), atol=1e-5, rtol=1e-5)
 
 
-def test_an_example_that_does_not_fit_is_refused_while_tracing():
-    for size, words in (((12, 18), "12 x 18"), ((2, 16), "larger")):
-        with pytest.raises(ValueError, match=words):
-            torch.jit.trace(small_vit(), small_images(size=size))
-    with pytest.raises(ValueError, match="1 channels"):
-        torch.jit.trace(small_vit(), small_images(channels=1))
-
-
-def test_onnx_keeps_the_positions_or_says_that_it_cannot_resize_them(monkeypatch):
+def test_onnx_keeps_the_positions_that_it_cannot_resize(monkeypatch):
     monkeypatch.setattr("torch.onnx.is_in_onnx_export", lambda: True)
     graph = str(torch.jit.trace(small_vit(), small_images()).inlined_graph)
     assert "bicubic" not in graph
-    with pytest.raises(ValueError, match=r"3 x 4 patches; export with dynamo=True"):
-        torch.jit.trace(small_vit(), small_images(size=(16, 12)))
     sincos = torch.jit.trace(small_vit(positions="sincos"), small_images(size=(16, 12)))
     assert sincos(small_images(size=(8, 8))).shape == (2, 5)
 
@@ -610,12 +570,9 @@ def test_numbers_of_numpy_are_numbers():
     given |= {"mlp_ratio": np.float32(2), "drop_path": np.float64(0.25)}
     model = small_vit(**given, patch_size=np.int64(4), num_classes=np.int16(5), dim=np.int64(24))
     assert model.config == small_vit(**wanted).config
-    assert model.config.to_json() == small_vit(**wanted).config.to_json()
     assert type(model.config.image_size[0]) is type(model.config.depth) is int
     assert type(model.config.mlp_ratio) is float
     assert ViTConfig(image_size=np.int64(32)).image_size == 32
-    model.reset_head(np.int64(3))
-    assert model(small_images()).shape == (2, 3)
     assert create_model("vit_mnist", depth=np.int64(1)).config.depth == 1
 
 
@@ -657,7 +614,7 @@ def test_options_of_a_configuration_are_its_own():
         (lambda: small_vit(init_std=0.0), ("init_std is 0.0", "positive")),
         (lambda: small_vit(init_std=-1), ("init_std is -1",)),
         (lambda: small_vit(mlp_ratio=float("nan")), ("mlp_ratio is nan",)),
-        (lambda: small_vit(mlp_ratio=0.01), ("mlp_ratio is 0.01", "hidden")),
+        (lambda: small_vit(mlp_ratio=0.01), ("hidden_dim is 0",)),
         (lambda: small_vit(init_std=float("inf")), ("init_std is inf",)),
         (lambda: small_vit(layer_scale=float("nan")), ("layer_scale is nan", "finite")),
         (lambda: small_vit(layer_scale=1e300), ("layer_scale is 1e+300", "float32")),
@@ -668,18 +625,13 @@ def test_options_of_a_configuration_are_its_own():
         (lambda: small_vit(positions={"a": 1}), ("positions is {'a': 1}",)),
         (lambda: create_model(["vit_mnist"]), ("model is ['vit_mnist']", "vit_cifar")),
         (lambda: create_model(None), ("model is None",)),
-        (lambda: ViTConfig.from_json("{"), ("not JSON", "to_json")),
-        (lambda: ViTConfig.from_json(None), ("not JSON",)),
-        (lambda: ViTConfig.from_json("[" * 100000), ("not JSON",)),
-        (lambda: ViTConfig.from_json(b"\xff"), ("not JSON",)),
         (lambda: small_vit().positions_for((0, 4)), ("grid is (0, 4)",)),
         (lambda: small_vit().pool(torch.zeros(2, 24)), ("features has shape (2, 24)",)),
         (lambda: small_vit()(torch.zeros(2, 3, 12, 16, device="meta")), ("meta", "cpu", "move")),
         (lambda: create_model("vit_huge"), ("'vit_huge'", "vit_tiny_patch16_224")),
-        (lambda: small_vit().reset_head(-2), ("num_classes is -2",)),
         (lambda: small_vit()(torch.zeros(2, 3, 12, 18)), ("12 x 18", 4)),
-        (lambda: small_vit()(torch.zeros(2, 1, 12, 16)), ("1 channels", "in_channels=3")),
-        (lambda: small_vit()(torch.zeros(3, 12, 16)), ("(3, 12, 16)", "[None]")),
+        (lambda: small_vit()(torch.zeros(2, 1, 12, 16)), ("(2, 1, 12, 16)", "(B, 3, H, W)")),
+        (lambda: small_vit()(torch.zeros(3, 12, 16)), ("(3, 12, 16)", "(B, 3, H, W)")),
         (lambda: small_vit()(torch.zeros(2, 12)), ("(2, 12)",)),
         (lambda: small_vit().forward_with(small_images(), ["maps"]), ("'maps'", "attention")),
         (lambda: small_vit().forward_with(small_images(), ["attention.2"]), ("0 to 1",)),
@@ -710,11 +662,10 @@ def test_values_that_do_not_fit(call, words):
         (lambda: small_vit(layer_scale="no"), ("layer_scale is 'no'",)),
         (lambda: small_vit(init_std="wide"), ("init_std is 'wide'",)),
         (lambda: small_vit(width=24), ("'width'", "dim")),
-        (lambda: ViTConfig.from_dict({"dimm": 3, "size": 4}), ("'dimm'", "'size'")),
-        (lambda: ViT({"dim": 24}), ("dict", "ViTConfig")),
-        (lambda: ViT("vit_tiny_patch16_224"), ("str", "create_model")),
+        (lambda: ViTConfig.from_dict({"dimm": 3, "size": 4}), ("'dimm'", "dim")),
+        (lambda: ViT({"dim": 24}), ("{'dim': 24}", "ViTConfig")),
+        (lambda: ViT("vit_tiny_patch16_224"), ("'vit_tiny_patch16_224'", "create_model")),
         (lambda: create_model("vit_mnist", classes=3), ("'classes'", "num_classes")),
-        (lambda: small_vit().reset_head(2.0), ("num_classes is 2.0",)),
         (lambda: small_vit()(torch.zeros(2, 3, 12, 16, dtype=torch.uint8)), ("uint8", "255")),
         (lambda: small_vit()(torch.zeros(2, 3, 12, 16, dtype=torch.bool)), ("bool",)),
         (lambda: small_vit()([[0.0]]), ("list",)),
@@ -729,21 +680,19 @@ def test_values_that_do_not_fit(call, words):
         (lambda: small_vit(drop_path=True), ("drop_path is True",)),
         (lambda: small_vit(attention_options={"dim": 24}), ("'dim'", "kernel")),
         (lambda: small_vit(attention_options={"qkv_bias": False}), ("'qkv_bias'", "kernel")),
-        (lambda: small_vit(attention_options={3: 4}), ("option 3",)),
+        (lambda: small_vit(attention_options={3: 4}), ("must be strings",)),
         (lambda: small_vit(attention_options=None), ("attention_options is None",)),
-        (lambda: small_vit(patch_embed_options={"dim": 24}), ("'dim'", "leave it out")),
+        (lambda: small_vit(patch_embed_options={"dim": 24}), ("'dim'", "none")),
         (lambda: small_vit(patch_embed_options=["a"]), ("patch_embed_options is ['a']",)),
         (lambda: ViTConfig.from_dict(None), ("None", "dict")),
         (lambda: ViTConfig.from_dict([("dim", 3)]), ("[('dim', 3)]",)),
-        (lambda: ViTConfig.from_dict({3: 4}), ("option 3",)),
-        (lambda: ViTConfig(attention_options={"a": {1}}).to_json(), ("not JSON", "set")),
+        (lambda: ViTConfig.from_dict({3: 4}), ("must be strings",)),
         (lambda: small_vit().forward_with(small_images(), [3]), ("capture is [3]", "names")),
         (lambda: small_vit().forward_with(small_images(), None), ("capture is None", "list")),
         (lambda: small_vit().forward_with(small_images(), 3), ("capture is 3",)),
         (lambda: small_vit().forward_with(small_images(), np.array(3)), ("capture is array(3)",)),
         (lambda: small_vit().pool([1.0]), ("features is a list",)),
         (lambda: small_vit().positions_for(2.5), ("grid is 2.5",)),
-        (lambda: ViTConfig.from_json("[1]"), ("[1]", "dict")),
         (lambda: small_vit(attention_options={"window": 3}), ("'window'",)),
         (lambda: small_vit(patch_embed_options={"overlap": 3}), ("'overlap'",)),
         (lambda: small_vit(attention_options=3), ("attention_options is 3",)),
@@ -751,12 +700,3 @@ def test_values_that_do_not_fit(call, words):
 )
 def test_types_that_do_not_fit(call, words):
     says_in_one_sentence(TypeError, call, *words)
-
-
-def test_a_refused_head_leaves_the_model_as_it_was():
-    model = small_vit()
-    head = model.head
-    with pytest.raises(ValueError, match="num_classes"):
-        model.reset_head(-1)
-    assert model.head is head
-    assert model.config.num_classes == 5

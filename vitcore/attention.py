@@ -10,15 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ._inputs import (
-    T,
-    check_choice,
-    check_flag,
-    check_heads,
-    check_positive,
-    check_tokens,
-    register,
-)
+from . import _inputs as inputs
+from ._inputs import T
 from .embeddings import TokenLayout
 
 Record = dict[str, "Tensor | None"]
@@ -38,23 +31,15 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     Raises TypeError, ValueError for tensors that do not fit each other.
     Source: Vaswani et al. (2017), equation 1.
     """
-    check_heads(q, k, k)
+    inputs.check_heads(q, k, k)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)  # (..., N, M)
     return scores.softmax(dim=-1)
 
 
 def explicit_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attend with both products written out, (..., N, d), (..., M, d) twice; raises as above."""
-    check_heads(q, k, v)
+    inputs.check_heads(q, k, v)
     return attention_weights(q, k) @ v
-
-
-def prefers_explicit(q: Tensor) -> bool:
-    """Say whether written-out attention is the faster one for queries like ``q``.
-
-    In bfloat16 on a CPU the fused kernel takes three to seven times as long; elsewhere it wins.
-    """
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16
 
 
 ATTENTIONS: dict[str, type[nn.Module]] = {}
@@ -67,7 +52,7 @@ def register_attention(name: str) -> Callable[[T], T]:
     The class is made as ``cls(dim, heads, qkv_bias=..., **options)`` and called as
     ``attention(x, layout, record)`` on tokens x (B, N, D).
     """
-    return register(ATTENTIONS, name, "dim, heads, qkv_bias=...", 8, 2, qkv_bias=True)
+    return inputs.register(ATTENTIONS, name)
 
 
 @register_attention("global")
@@ -87,26 +72,27 @@ class Attention(nn.Module):
 
     def __init__(self, dim: int, heads: int, qkv_bias: bool = True, kernel: str = "auto") -> None:
         super().__init__()
-        dim, heads = check_positive("dim", dim), check_positive("heads", heads)
+        dim, self.heads = inputs.check_positive("dim", dim), inputs.check_positive("heads", heads)
         if dim % heads:
-            fits = max(h for h in range(1, min(heads, dim) + 1) if dim % h == 0)
-            raise ValueError(f"dim {dim} does not divide into {heads} heads; give such as {fits}.")
-        self.heads = heads
-        self.kernel = check_choice("kernel", kernel, ("auto", "fused", "explicit"))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=check_flag("qkv_bias", qkv_bias))
+            raise ValueError(f"dim {dim} does not divide into {heads} heads; give a divisor of it.")
+        self.kernel = inputs.check_choice("kernel", kernel, ("auto", "fused", "explicit"))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=inputs.check_flag("qkv_bias", qkv_bias))
         self.proj = nn.Linear(dim, dim)
 
     def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Project tokens (B, N, D) to queries, keys and values, each (B, h, N, d)."""
-        check_tokens("x", x, getattr(self.qkv, "weight", None), axes=3)
+        inputs.check_tokens("x", x, getattr(self.qkv, "weight", None), "B, N, D")
         qkv = rearrange(self.qkv(x), "b n (three h d) -> three b h n d", three=3, h=self.heads)
         q, k, v = qkv.unbind(0)
         return q, k, v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Weigh values by similarity, per head: (B, h, N, d) three times to (B, h, N, d)."""
-        explicit = self.kernel == "explicit" or (self.kernel == "auto" and prefers_explicit(q))
-        return explicit_attention(q, k, v) if explicit else F.scaled_dot_product_attention(q, k, v)
+        # In bfloat16 on a CPU the fused kernel takes three to seven times as long.
+        slow = q.device.type == "cpu" and q.dtype == torch.bfloat16
+        if self.kernel == "explicit" or (self.kernel == "auto" and slow):
+            return explicit_attention(q, k, v)
+        return F.scaled_dot_product_attention(q, k, v)
 
     def gather(self, q: Tensor, k: Tensor, v: Tensor, layout: TokenLayout | None) -> Tensor:
         """Give what each head adds up for each token, (B, h, N, d): that of :meth:`attend`."""

@@ -82,10 +82,6 @@ class DropPath(nn.Module):
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)  # one draw per image
         return x * x.new_empty(shape).bernoulli_(keep_rate) / keep_rate
 
-    def extra_repr(self) -> str:
-        """Show the rate when the model is printed."""
-        return f"rate={self.rate:g}"
-
 
 class Block(nn.Module):
     """One pre-norm transformer block: attention mixes tokens, the MLP works on each.
@@ -115,20 +111,17 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         dim = inputs.check_positive("dim", dim)
-        hidden_dim = int(dim * inputs.check_above_zero("mlp_ratio", mlp_ratio))
-        if hidden_dim < 1:
-            raise ValueError(
-                f"mlp_ratio is {mlp_ratio}; give one that leaves a hidden unit, such as 4."
-            )
+        mlp_ratio = inputs.check_above_zero("mlp_ratio", mlp_ratio)
         make_attention = ATTENTIONS[inputs.check_choice("attention", attention, ATTENTIONS)]
-        given, options = (make_attention, dim, heads), attention_options or {}
-        inputs.check_options("attention_options", options, *given, qkv_bias=qkv_bias)
+        options = {} if attention_options is None else attention_options
+        given: Any = (options, make_attention, dim, heads)
+        options = inputs.check_options("attention_options", *given, qkv_bias=qkv_bias)
         self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
         self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim, hidden_dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path2 = DropPath(drop_path)
 
@@ -141,7 +134,7 @@ class Block(nn.Module):
         takes what the attention gives, "attn_out" and "mlp_out" (what each branch adds) and
         "tokens" (the block's output), each (B, N, D), where asked for.
         """
-        inputs.check_tokens("x", x, getattr(self.norm1, "weight", None), axes=3)
+        inputs.check_tokens("x", x, getattr(self.norm1, "weight", None), "B, N, D")
         attn_out = self.drop_path1(self.ls1(self.attn(self.norm1(x), layout, record)))
         x = x + attn_out
         mlp_out = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

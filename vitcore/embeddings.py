@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ._inputs import check_positive, check_tokens, check_whole, in_example, is_open, to_pair
+from ._inputs import check_positive, check_tensor, check_whole, is_open, to_pair
 
 
 class TokenLayout(NamedTuple):
@@ -62,10 +62,7 @@ def sincos_positions_2d(
     old_rows, old_cols = to_pair(grid if old_grid is None else old_grid, "old_grid")
     dim = check_positive("dim", dim)
     if dim % 4:
-        near = max(4, dim // 4 * 4)
-        raise ValueError(
-            f"dim is {dim}; give one divisible by 4, such as {near}, or positions='learned'."
-        )
+        raise ValueError(f"dim is {dim}; give one divisible by 4, or positions='learned'.")
     down = (torch.arange(rows).double() + 0.5) * old_rows / rows - 0.5  # 0, 1, … on the old grid
     along = (torch.arange(cols).double() + 0.5) * old_cols / cols - 0.5
     row, col = torch.meshgrid(down, along, indexing="ij")
@@ -89,7 +86,7 @@ def resize_positions(
     DINOv2 and big_vision each resize in another way, and the results differ.)
 
     Args:
-        table: (1, prefix_tokens + rows · columns, D), or the same without the first axis.
+        table: (1, prefix_tokens + rows · columns, D).
         old_grid: (rows, columns) that the table was made for.
         new_grid: (rows, columns) wanted; neither needs to be square.
         prefix_tokens: how many rows at the start belong to no patch.
@@ -101,26 +98,12 @@ def resize_positions(
     rows, cols = old_grid = to_pair(old_grid, "old_grid")
     new_grid = to_pair(new_grid, "new_grid")
     prefix_tokens = check_whole("prefix_tokens", prefix_tokens)
-    check_tokens("the position table", table)
-    batched = table if table.ndim == 3 else table[None]
-    need = prefix_tokens + rows * cols
-    sizes = [in_example(size) for size in batched.shape]
-    if len(sizes) != 3 or sizes[:2] != [1, need] or sizes[2] < 1:
-        raise ValueError(
-            f"the position table has shape {tuple(table.shape)}, but {rows} x {cols} patches and "
-            f"{prefix_tokens} prefix tokens need {need} rows; give what it was made with."
-        )
-    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # knows no such resizing
-        new_grid = in_example(new_grid[0]), in_example(new_grid[1])
-        if new_grid != old_grid:
-            raise ValueError(
-                f"ONNX cannot resize the positions of {rows} x {cols} patches; export with "
-                "dynamo=True, or images of the model's own size."
-            )
+    check_tensor("the position table", table, f"1, {prefix_tokens + rows * cols}, D")
+    if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # it knows no such resizing
+        new_grid = int(new_grid[0]), int(new_grid[1])
     if same_grid(old_grid, new_grid):
         return table
-    prefix, patches = batched[:, :prefix_tokens], batched[:, prefix_tokens:]
+    prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
     picture = rearrange(patches, "1 (rows cols) d -> 1 d rows cols", rows=rows).float()
     picture = F.interpolate(picture, size=new_grid, mode="bicubic", antialias=True)
-    resized = torch.cat([prefix, picture.flatten(2).mT.to(table.dtype)], dim=1)
-    return resized if table.ndim == 3 else resized[0]
+    return torch.cat([prefix, picture.flatten(2).mT.to(table.dtype)], dim=1)

@@ -50,7 +50,7 @@ def _check_model(model: Any) -> None:
 
 def _check(model: Any, images: Any) -> None:
     _check_model(model)
-    inputs.check_images(images, model.config.in_channels)
+    inputs.check_tensor("images", images, f"B, {model.config.in_channels}, H, W")
     if not len(images):
         raise ValueError("images holds no image, shape (0, ...); give at least one.")
 

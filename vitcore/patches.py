@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ._inputs import T, check_device, check_images, check_positive, in_example, register, to_pair
+from ._inputs import T, check_place, check_positive, check_tensor, is_recorded, register, to_pair
 
 
 def patch_grid(image_size: int | tuple[int, ...], patch_size: int) -> tuple[int, int]:
@@ -19,12 +19,11 @@ def patch_grid(image_size: int | tuple[int, ...], patch_size: int) -> tuple[int,
     """
     height, width = to_pair(image_size)
     patch_size = check_positive("patch_size", patch_size)
-    h, w = in_example(height), in_example(width)
-    if h % patch_size or w % patch_size:
-        image = f"image of {h} x {w} pixels"
-        if patch_size > min(h, w):
+    if not is_recorded() and (height % patch_size or width % patch_size):
+        image, least = f"image of {height} x {width} pixels", min(height, width)
+        if patch_size > least:
             raise ValueError(
-                f"patch_size {patch_size} is larger than the {image}; give at most {min(h, w)}."
+                f"patch_size {patch_size} is larger than the {image}; give at most {least}."
             )
         raise ValueError(
             f"an {image} does not divide into patches of {patch_size}; choose a patch_size that "
@@ -44,7 +43,7 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
     Raises TypeError, ValueError if the images have not four axes or do not divide into patches.
     Source: Dosovitskiy et al. (2021), section 3.1: x in R^(H·W·C) becomes x_p in R^(N·(P²·C)).
     """
-    check_images(images, floating=False)
+    check_tensor("images", images, "B, C, H, W", floating=False)
     patch_grid(images.shape[2:], patch_size)
     pattern = "b c (rows p1) (cols p2) -> b (rows cols) (c p1 p2)"
     return rearrange(images, pattern, p1=patch_size, p2=patch_size)
@@ -57,13 +56,11 @@ def unpatchify(tokens: Tensor, patch_size: int, image_size: int | tuple[int, int
     Raises TypeError, ValueError if the number or length of the tokens does not fit the sizes.
     """
     rows, cols = patch_grid(image_size, patch_size)
-    area = patch_size * patch_size
-    if not isinstance(tokens, Tensor):
-        raise TypeError(f"tokens is a {type(tokens).__name__}; give a torch tensor (B, N, C·P·P).")
-    if tokens.ndim != 3 or tokens.shape[1] != rows * cols or tokens.shape[2] % area:
+    check_tensor("tokens", tokens, f"B, {rows * cols}, C·P·P", floating=False)
+    if tokens.shape[2] % patch_size**2:
         raise ValueError(
-            f"tokens has shape {tuple(tokens.shape)}, but {rows} x {cols} patches of {patch_size} "
-            f"are (B, {rows * cols}, C * {area}); give the sizes that they were cut with."
+            f"tokens has {tokens.shape[2]} numbers each; give C times {patch_size}², as many as a "
+            f"patch of patch_size {patch_size} has."
         )
     pattern = "b (rows cols) (c p1 p2) -> b c (rows p1) (cols p2)"
     return rearrange(tokens, pattern, rows=rows, p1=patch_size, p2=patch_size)
@@ -80,7 +77,7 @@ def register_patch_embed(name: str) -> Callable[[T], T]:
     ``.grid``, the (rows, columns) for ``image_size``, and its ``forward(images)`` gives
     ``(tokens (B, N, D), (rows, columns))``. It owns its size checks.
     """
-    return register(PATCH_EMBEDS, name, "image_size, patch_size, in_channels, dim", 8, 4, 3, 8)
+    return register(PATCH_EMBEDS, name)
 
 
 @register_patch_embed("linear")
@@ -107,8 +104,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
-        check_images(images, self.in_channels)
-        check_device("images", images, self.proj.weight)
+        check_tensor("images", images, f"B, {self.in_channels}, H, W")
+        check_place("images", images, self.proj.weight)
         grid = patch_grid(images.shape[2:], self.patch_size)
         features = self.proj(images.to(self.proj.weight.dtype))  # (B, D, rows, columns)
         return torch.flatten(features, 2).transpose(1, 2), grid  # (B, N, D)

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from ._inputs import check_mapping, check_names, check_positive, check_rate, to_pair
+from ._inputs import check_mapping, check_options, check_positive, check_rate, to_pair
 from .data import ImageDataset, build_augment, build_mix
 from .patches import patch_grid
 from .training import TrainConfig
@@ -98,7 +98,7 @@ class Recipe(Settings):
 
     def with_train(self, **changes: Any) -> Recipe:
         """The same recipe with other training settings: `recipe.with_train(epochs=3, seed=1)`."""
-        check_names("TrainConfig", changes, [f.name for f in fields(TrainConfig)])
+        check_options("TrainConfig", changes, TrainConfig)
         return replace(self, train=replace(self.train, **changes))
 
     def quick(self) -> Recipe:

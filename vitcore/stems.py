@@ -6,7 +6,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ._inputs import check_device, check_images, check_positive
+from ._inputs import check_place, check_positive, check_tensor
 from .patches import patch_grid, register_patch_embed
 
 __all__ = ["ConvStem"]
@@ -65,11 +65,12 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Turn images (B, C, H, W) into tokens (B, N, D) and the grid (rows, columns)."""
-        check_images(images, self.in_channels)
-        check_device("images", images, next(self.parameters()))
+        weight = next(self.parameters())
+        check_tensor("images", images, f"B, {self.in_channels}, H, W")
+        check_place("images", images, weight)
         grid = patch_grid(images.shape[2:], self.patch_size)
         # With the channels of a pixel side by side pooling is faster, and tokens lie in order.
-        images = images.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
+        images = images.to(weight.dtype, memory_format=torch.channels_last)
         for conv in self.convs:
             # The same as pooling after the ReLU, which then sees a quarter of the numbers.
             images = torch.relu(self.pool(conv(images)))

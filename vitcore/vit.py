@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import _inputs as inputs
 from ._inputs import to_pair
 from .attention import ATTENTIONS, Record
 from .blocks import NORM_EPS, Block
-from .embeddings import TokenLayout, resize_positions, same_grid, sincos_positions_2d
+from .embeddings import TokenLayout, resize_positions, sincos_positions_2d
 from .patches import PATCH_EMBEDS
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
@@ -42,7 +42,7 @@ CAPTURES_PER_LAYER = ("tokens", "attention", "q", "k", "v", "attn_out", "mlp_out
 
 @dataclass(frozen=True)
 class ViTConfig:
-    """All that is needed to make a :class:`ViT`; to and from JSON. The defaults are ViT-B/16.
+    """All that is needed to make a :class:`ViT`; its values are plain. The defaults are ViT-B/16.
 
     Raises TypeError, ValueError: one sentence on the first value that does not fit.
     """
@@ -86,6 +86,11 @@ class ViTConfig:
         """How many tokens stand before the patches."""
         return int(self.class_token) + self.registers
 
+    @property
+    def position_prefix(self) -> int:
+        """How many rows of the position table stand before those of the patches."""
+        return self.prefix_tokens if self.class_position else 0
+
     def to_dict(self) -> dict[str, Any]:
         """Give the configuration as plain values."""
         return asdict(self)
@@ -93,27 +98,7 @@ class ViTConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ViTConfig:
         """Make a configuration from plain values; raises TypeError for an unknown name."""
-        inputs.check_names("a ViT", inputs.check_mapping("the configuration", values), FIELDS)
-        return cls(**values)  # a list for image_size becomes a tuple there
-
-    def to_json(self) -> str:
-        """Give the configuration as JSON; raises TypeError for options that JSON does not know."""
-        try:
-            return json.dumps(self.to_dict())
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"an option is not JSON: {error}; give plain values.") from None
-
-    @classmethod
-    def from_json(cls, text: str) -> ViTConfig:
-        """Read what :meth:`to_json` wrote; raises ValueError for what is not JSON."""
-        try:
-            values = json.loads(text)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise ValueError(f"the text is not JSON: {error}; give what to_json wrote.") from None
-        return cls.from_dict(values)
-
-
-FIELDS = tuple(f.name for f in fields(ViTConfig))
+        return cls(**inputs.check_options("the configuration", values, cls))
 
 
 class ViT(nn.Module):
@@ -133,27 +118,22 @@ class ViT(nn.Module):
 
     def __init__(self, config: ViTConfig | None = None, **options: Any) -> None:
         super().__init__()
-        inputs.check_names("a ViT", options, FIELDS)
-        if config is not None and not isinstance(config, ViTConfig):
-            kind = type(config).__name__
-            raise TypeError(f"config is a {kind}; give a ViTConfig, or a name to create_model.")
-        self.config = c = replace(config or ViTConfig(), **options)
+        config = ViTConfig() if config is None else config
+        inputs.check("config", config, ViTConfig, "a ViTConfig, or a name to create_model")
+        inputs.check_options("a ViT's configuration", options, ViTConfig)
+        self.config = c = replace(config, **options)
         make_patches = PATCH_EMBEDS[c.patch_embed]
-        sizes = (c.image_size, c.patch_size, c.in_channels, c.dim)
-        more = c.patch_embed_options
-        inputs.check_options("patch_embed_options", more, make_patches, *sizes)
-        self.patch_embed = make_patches(*sizes, **more)
+        given = (make_patches, c.image_size, c.patch_size, c.in_channels, c.dim)
+        more = inputs.check_options("patch_embed_options", c.patch_embed_options, *given)
+        self.patch_embed = make_patches(*given[1:], **more)
         self.grid: tuple[int, int] = self.patch_embed.grid  # type: ignore[assignment]
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
-        self.pos_embed: Tensor | None
-        if c.positions == "learned":
-            rows = self.grid[0] * self.grid[1] + self._position_prefix()
-            self.pos_embed = nn.Parameter(torch.zeros(1, rows, c.dim))
-        elif c.positions == "sincos":
-            self.register_buffer("pos_embed", self._sincos_table(self.grid), persistent=False)
-        else:
-            self.pos_embed = None
+        rows = self.grid[0] * self.grid[1] + c.position_prefix
+        learned = c.positions == "learned"
+        self.pos_embed = nn.Parameter(torch.zeros(1, rows, c.dim)) if learned else None
+        if c.positions == "sincos":
+            sincos_positions_2d((1, 1), c.dim)  # refuses a width that it does not divide
         rates = [c.drop_path * layer / max(1, c.depth - 1) for layer in range(c.depth)]
         names = ("dim", "heads", "mlp_ratio", "qkv_bias", "layer_scale", "attention")
         parts = {name: getattr(c, name) for name in (*names, "attention_options")}
@@ -163,14 +143,12 @@ class ViT(nn.Module):
         self.fc_norm = nn.Identity() if norm_first else nn.LayerNorm(c.dim, eps=NORM_EPS)
         self.head: nn.Module = nn.Linear(c.dim, c.num_classes) if c.num_classes else nn.Identity()
         self.reset_parameters()
-        self.register_load_state_dict_post_hook(_restore_sincos)
 
     def reset_parameters(self) -> None:
-        """Set all parameters and tables to their start, as the class says; draws are new."""
+        """Set all parameters to their start, as the class says; draws are new."""
         for tensor in (self.cls_token, self.reg_token, self.pos_embed):
-            if isinstance(tensor, nn.Parameter):
+            if tensor is not None:
                 _draw(tensor, 0.02)
-        _restore_sincos(self)
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Conv2d)):
                 # A head of large weights would start with opinions, and a loss above ln K.
@@ -183,33 +161,18 @@ class ViT(nn.Module):
             if getattr(type(module), "reset_parameters", None) not in plain:
                 module.reset_parameters()  # type: ignore[operator]
 
-    def reset_head(self, num_classes: int) -> None:
-        """Replace the head by a fresh one for ``num_classes``, also the same; 0 leaves it out."""
-        self.config = c = replace(self.config, num_classes=num_classes)
-        weight = next(self.blocks.parameters())
-        self.head = nn.Identity()
-        if c.num_classes:
-            self.head = nn.Linear(c.dim, c.num_classes).to(weight.device, weight.dtype)
-            _draw(self.head.weight, 0.02)
-            nn.init.zeros_(self.head.bias)
-
-    def _position_prefix(self) -> int:
-        """How many rows of the position table stand before those of the patches."""
-        return self.config.prefix_tokens if self.config.class_position else 0
-
-    def _sincos_table(self, grid: tuple[int, int]) -> Tensor:
-        """Make the fixed table (1, prefix + N, D); prefix tokens have zeros."""
-        table = sincos_positions_2d(grid, self.config.dim, self.grid)
-        return torch.cat([table.new_zeros(self._position_prefix(), self.config.dim), table])[None]
-
     def positions_for(self, grid: tuple[int, int]) -> Tensor | None:
-        """Give the table (1, rows, D) for another grid: resized, sines between their old places."""
-        grid = to_pair(grid, "grid")
-        if self.pos_embed is None or same_grid(grid, self.grid):
-            return self.pos_embed
+        """Give the table (1, rows, D) for a grid: resized, or sines between their old places.
+
+        Sines are made anew for every pass, so that no weights, device or type has to keep them.
+        """
         if self.config.positions == "sincos":
-            return self._sincos_table(grid).to(self.pos_embed)
-        return resize_positions(self.pos_embed, self.grid, grid, self._position_prefix())
+            table = sincos_positions_2d(grid, self.config.dim, self.grid)
+            weight = next(self.parameters())
+            return F.pad(table, (0, 0, self.config.position_prefix, 0))[None].to(weight)
+        if self.pos_embed is None:
+            return None
+        return resize_positions(self.pos_embed, self.grid, grid, self.config.position_prefix)
 
     def embed(self, images: Tensor) -> tuple[Tensor, TokenLayout]:
         """Turn images (B, C, H, W) into the tokens (B, prefix + N, D) of the paper's equation 1."""
@@ -226,7 +189,7 @@ class ViT(nn.Module):
 
     def pool(self, features: Tensor) -> Tensor:
         """Reduce tokens (B, prefix + N, D) to one vector an image, (B, D)."""
-        inputs.check_tokens("features", features, axes=3)
+        inputs.check_tensor("features", features, "B, N, D")
         if self.config.pool == "cls":
             return self.fc_norm(features[:, 0])
         return self.fc_norm(features[:, self.config.prefix_tokens :].mean(dim=1))
@@ -259,48 +222,37 @@ class ViT(nn.Module):
         Raises TypeError if ``capture`` is not a list of strings, ValueError for an unknown name.
         """
         wanted = self._parse_captures(capture)
-        layers: list[Record] = []
+        needed = {key for keys in wanted.values() for key in keys}
         x, layout = self.embed(images)
-        once: dict[str, Tensor] = {"embedding": x}
-        for index, block in enumerate(self.blocks):
-            asked = [base for base, at in wanted.values() if at in (None, index)]
-            layers.append({base: None for base in asked if base in CAPTURES_PER_LAYER})
-            x = block(x, layout, layers[-1])
-        once["features"] = self.norm(x)
-        once["pooled"] = self.pool(once["features"])
-        captured: dict[str, Any] = {}
-        for name, (base, at) in wanted.items():
-            if base in once:
-                captured[name] = once[base]
-            else:
-                captured[name] = layers[at][base] if at is not None else [r[base] for r in layers]
-        return self.head(once["pooled"]), captured
+        seen: dict[str, Any] = {"embedding": x}  # and "attention.0", … of those that are wanted
+        for layer, block in enumerate(self.blocks):
+            asked = [name for name in CAPTURES_PER_LAYER if f"{name}.{layer}" in needed]
+            record: Record = dict.fromkeys(asked)
+            x = block(x, layout, record)
+            seen |= {f"{name}.{layer}": tensor for name, tensor in record.items()}
+        seen["features"] = self.norm(x)
+        seen["pooled"] = self.pool(seen["features"])
+        return self.head(seen["pooled"]), {
+            name: [seen[key] for key in keys] if name in CAPTURES_PER_LAYER else seen[keys[0]]
+            for name, keys in wanted.items()
+        }
 
-    def _parse_captures(self, capture: Iterable[str]) -> dict[str, tuple[str, int | None]]:
-        """Give each name's base and layer, ("attention", 3) for "attention.3"; refuse the rest."""
-        listed = isinstance(capture, Iterable) and not hasattr(capture, "ndim")
-        names = list(capture) if listed else []
-        if isinstance(capture, str) or not listed or not all(isinstance(n, str) for n in names):
+    def _parse_captures(self, capture: Iterable[str]) -> dict[str, list[str]]:
+        """Give the tensors behind each name, as in {"q": ["q.0", "q.1"]}; refuse what is none."""
+        if not isinstance(capture, (list, tuple)) or not all(isinstance(n, str) for n in capture):
             given = inputs.shown(capture)
             raise TypeError(f"capture is {given}; give a list of names, such as ['attention'].")
-        last = len(self.blocks) - 1
-        known: dict[str, tuple[str, int | None]] = {}
-        for base in CAPTURES_PER_LAYER:
-            known |= {f"{base}.{at}": (base, at % (last + 1)) for at in range(-last - 1, last + 1)}
-        known |= {name: (name, None) for name in (*CAPTURES_ONCE, *CAPTURES_PER_LAYER)}
-        if odd := [name for name in names if name not in known]:
+        depth = len(self.blocks)
+        known = {name: [name] for name in CAPTURES_ONCE}
+        for name in CAPTURES_PER_LAYER:
+            known[name] = [f"{name}.{layer}" for layer in range(depth)]
+            known |= {f"{name}.{at}": [f"{name}.{at % depth}"] for at in range(-depth, depth)}
+        if odd := [name for name in capture if name not in known]:
             raise ValueError(
                 f"capture has {odd[0]!r}; give {', '.join(CAPTURES_ONCE)}, or for a layer from 0 "
-                f"to {last} or all of them, as in 'q.0' and 'q', {', '.join(CAPTURES_PER_LAYER)}."
+                f"to {depth - 1} or all, as in 'q.0' and 'q', {', '.join(CAPTURES_PER_LAYER)}."
             )
-        return {name: known[name] for name in names}
-
-
-def _restore_sincos(model: ViT, _: object = None) -> None:
-    """Make the table that no weights hold anew: loading or ``to_empty`` may have left it empty."""
-    if isinstance(model.pos_embed, Tensor) and not isinstance(model.pos_embed, nn.Parameter):
-        weight = next(model.parameters())
-        model.pos_embed = model._sincos_table(model.grid).to(weight)
+        return {name: known[name] for name in capture}
 
 
 def _draw(tensor: Tensor, std: float) -> None:

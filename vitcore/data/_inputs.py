@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._inputs import check_images, check_number, shown
+from .._inputs import check_number, check_rate, check_tensor, shown
 
 
 def check_seed(seed: Any) -> int:
@@ -38,10 +38,7 @@ def check_pictures(images: Any, generator: Any = None, **amounts: Any) -> None:
 
     generator: None or one on the images' device.
     """
-    check_images(images)
-    shape = tuple(images.shape)
-    if 0 in shape[1:]:
-        raise ValueError(f"images has shape {shape}; give channels, rows and columns.")
+    check_tensor("images", images, "B, C, H, W")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(f"generator is {shown(generator)}; give a torch.Generator or None.")
     if generator is not None and generator.device.type != images.device.type:
@@ -76,5 +73,4 @@ def check_affine(degrees: Any, translate: Any, scale: Any) -> tuple[float, float
     """Raise one clear sentence unless these are amounts that can be drawn up to."""
     largest = "the largest amount to draw"
     check = partial(check_number, fits=lambda n: 0 <= n < 3e38, allowed=f"zero or more, {largest}")
-    scale = check_number("scale", scale, lambda n: 0 <= n < 1, f"a fraction below 1, {largest}")
-    return check("degrees", degrees), check("translate", translate), scale
+    return check("degrees", degrees), check("translate", translate), check_rate("scale", scale)

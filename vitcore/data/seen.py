@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_images
+from .._inputs import check_tensor
 from .dataset import Split, check_split
 
 SKETCH_SIZE = 1536  # digests in a sketch: 16 KB of text
@@ -26,7 +26,7 @@ def image_digests(images: Tensor) -> np.ndarray:
 
     Equal images have equal digests, whatever their label and place; 4 microseconds an image.
     """
-    check_images(images, floating=False)
+    check_tensor("images", images, "N, C, H, W", floating=False)
     if images.dtype != torch.uint8 or images.is_meta:
         raise TypeError(f"images is {images.dtype} on {images.device}; give uint8 (N, C, H, W).")
     shape = repr(tuple(images.shape[1:])).encode()

@@ -58,14 +58,14 @@ def save_weights(
     """
     inner = unwrap(model)
     config: Any = getattr(inner, "config", None)
-    if not hasattr(config, "to_json"):
+    if not hasattr(config, "to_dict"):
         given = f"the model is a {type(inner).__name__}, which no .config can rebuild"
         raise TypeError(f"{given}; give a ViT, and use safetensors.torch.save_model for others.")
     means, stds = _check_use(config, classes, mean, std)
     _check_finite(inner.state_dict(), "the model")
     values = {"classes": list(classes), "mean": means, "std": stds, "extra": dict(extra or {})}
     metadata = {name: json.dumps(value) for name, value in values.items()}
-    metadata |= {"format": FORMAT, "config": config.to_json()}
+    metadata |= {"format": FORMAT, "config": json.dumps(config.to_dict())}
     write_tensors(Path(path), inner.state_dict(), metadata)
 
 
@@ -129,7 +129,3 @@ def _check_shapes(path: Path, config: ViTConfig, weights: Weights) -> None:
         shapes = [str(tensors.get(differ[0], "missing")) for tensors in (found, expected)]
         one = f"{differ[0]} is {shapes[0]} in the file and {shapes[1]} in the configuration"
         raise ValueError(f"{path} does not fit its configuration in {len(differ)} tensors: {one}.")
-    # Fixed tables are not in the file; 2**24 numbers are the positions of images of 2,000 pixels.
-    if sum(table.numel() for table in model.buffers()) > 2**24:
-        size = f"image_size {config.image_size} and patch_size {config.patch_size}"
-        raise ValueError(f"{path} asks for tables larger than any model of its size: {size}.")
