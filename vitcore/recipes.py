@@ -98,8 +98,8 @@ class Recipe(Settings):
 
     def with_train(self, **changes: Any) -> Recipe:
         """The same recipe with other training settings: `recipe.with_train(epochs=3, seed=1)`."""
-        check_options("TrainConfig", changes, TrainConfig)
-        return replace(self, train=replace(self.train, **changes))
+        fields = {**vars(self.train), **changes}
+        return replace(self, train=TrainConfig(**check_options("TrainConfig", fields, TrainConfig)))
 
     def quick(self) -> Recipe:
         """The same code path in seconds: two epochs on a few hundred images, not compiled."""
