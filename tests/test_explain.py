@@ -456,7 +456,7 @@ def test_other_models_and_images_are_refused(show):
     says_in_one_sentence(TypeError, lambda: show(nn.Linear(2, 2), small_images()), "Linear")
     model = lively()
     says_in_one_sentence(TypeError, lambda: show(model, small_images().byte()), "uint8")
-    says_in_one_sentence(ValueError, lambda: show(model, small_images()[0]), "images[None]")
+    says_in_one_sentence(ValueError, lambda: show(model, small_images()[0]), "(B, 3, H, W)")
     says_in_one_sentence(ValueError, lambda: show(model, small_images(channels=1)), "(B, 3, H, W)")
     says_in_one_sentence(ValueError, lambda: show(model, small_images()[:0]), "at least one")
 
