@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # Sphinx puts tools/ there, the modules below live one level up
     sys.path.insert(0, str(ROOT))
 
+from benchmarks import leaderboard  # noqa: E402
 from tools import notebooks, runs_index  # noqa: E402
 from tools.set_repository import read_repository  # noqa: E402
 
@@ -91,12 +92,12 @@ class LastRuns(FromFiles):
 
 
 class Results(FromFiles):
-    """The results that the book shows, from the records of runs/."""
+    """The leaderboard, from the records of runs/."""
 
     def run(self) -> list[nodes.Node]:
         """Make the table."""
         address = f"{read_repository()}/blob/main/"
-        lines = runs_index.results_table(address=address, ladders=True).splitlines()
+        lines = leaderboard.table(address=address)
         (holder,) = self.parse(lines, runs_index.record_paths())
         holder["classes"].append("results-table")  # type: ignore[index]
         return [holder]

@@ -61,17 +61,16 @@ def recorded_runs(root: Path = ROOT, ladders: bool = False) -> Groups:
 
     ladders: those of the book's ladders too, after the recipes that people use.
     """
-    from vitbook.ladders import LADDER_RUNGS
+    from vitbook.ladders import BOOK_RECIPES
     from vitcore.recipes import RECIPES
 
-    rungs = {f"{prefix}-{rung}" for prefix in ("cifar100", "cifar100-gpu") for rung in LADDER_RUNGS}
     groups: Groups = {}
     for path in record_paths(root):
         record = json.loads(path.read_text(encoding="utf-8"))
         if "kind" in record:  # not one training run
             continue
         name = record["recipe"].get("name")
-        if name in rungs and not ladders:
+        if name in BOOK_RECIPES and not ladders:
             continue
         # Runs made for a comparison inside a chapter have no recipe of this name, or shortened it.
         if name in RECIPES and record["recipe"]["train"]["epochs"] == RECIPES[name].train.epochs:
@@ -81,16 +80,14 @@ def recorded_runs(root: Path = ROOT, ladders: bool = False) -> Groups:
     return dict(sorted(groups.items(), key=lambda item: order.index(item[0][1])))
 
 
-def results_table(root: Path = ROOT, address: str = "", ladders: bool = False) -> str:
+def results_table(root: Path = ROOT) -> str:
     """Return a Markdown table with one row for each recipe that has records.
 
     Of those that need a GPU the ones that nobody ran yet stand there too, with their command.
-    ``address`` stands before the links to the records; empty, they are relative to the root.
-    ladders: the rungs of the book's ladders too.
     """
     from vitcore.recipes import RECIPES
 
-    groups = recorded_runs(root, ladders)
+    groups = recorded_runs(root)
     if not groups:
         return NONE_YET
     lines = [
@@ -101,9 +98,7 @@ def results_table(root: Path = ROOT, address: str = "", ladders: bool = False) -
         records = [record for _, record in runs]
         seconds = [record["wall_seconds"] for record in records]
         hardware = sorted({on_what(record) for record in records})
-        links = [
-            f"[seed {record['seed']}]({address}runs/{name}/record.json)" for name, record in runs
-        ]
+        links = [f"[seed {record['seed']}](runs/{name}/record.json)" for name, record in runs]
         cells = [
             f"{dataset} ({split if split.endswith('split') else f'{split} split'})",
             f"`{recipe}`",
