@@ -16,7 +16,7 @@ from vitcore import ViT, create_model
 TABLE = [
     ("plain-reshape", 1, "check_patch_embed", "rows of the image, not squares"),
     ("class-token-without-position", 2, "check_class_token_position", "gets no position"),
-    ("one-position-row", 2, "check_positions_used", "the same row of the position table"),
+    ("one-position-row", 2, "check_positions_used", "the same vector of the position table"),
     ("no-positions", 2, "check_permutation_equivariance", "does not know where a patch comes from"),
     ("unscaled", 3, "check_multi_head", "not divided by anything"),
     ("scaled-by-width", 3, "check_multi_head", "divided by D"),

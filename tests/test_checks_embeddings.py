@@ -34,9 +34,9 @@ WRONG = [
     ("check_add_class_token", lambda x, t: torch.cat([x, t.expand_as(x)], 2), "channels"),
     ("check_add_class_token", lambda x, t: torch.cat([t.expand(1, 5, 8), x]), "image of the"),
     ("check_add_class_token", lambda x, t: F.pad(x, (0, 0, 1, 0)), "empty token"),
-    ("check_add_positions", lambda x, table: x + table[:, :1], "same row"),
-    ("check_add_positions", lambda x, table: x + table[:, 3:4], "same row"),
-    ("check_add_positions", lambda x, table: x + table.mean(1, keepdim=True), "same row"),
+    ("check_add_positions", lambda x, table: x + table[:, :1], "same vector"),
+    ("check_add_positions", lambda x, table: x + table[:, 3:4], "same vector"),
+    ("check_add_positions", lambda x, table: x + table.mean(1, keepdim=True), "same vector"),
     (
         "check_add_positions",
         lambda x, table: torch.cat([x[:, :1], x[:, 1:] + table[:, 1:]], 1),

@@ -112,11 +112,11 @@ def test_positions_that_are_used_in_part():
 
     model = small_vit()
     model.__class__ = Part
-    with pytest.raises(CheckFailed, match="4 of the 13 rows"):
+    with pytest.raises(CheckFailed, match="4 of the 13 vectors"):
         checks.check_positions_used(model)
 
 
-def test_no_positions_found_by_their_rows():
+def test_no_positions_found_by_their_vectors():
     with pytest.raises(CheckFailed, match="not added"):
         checks.check_positions_used(checks.BUGS["no-positions"].plant(small_vit()))
     with pytest.raises(CheckFailed, match="gets no position"):

@@ -111,10 +111,12 @@ def test_a_table_of_three_seeds(tmp_path: Path) -> None:
         "recipe": {"name": "cifar100-gpu"},
     }
     cifar["recipe"]["train"] = {"epochs": RECIPES["cifar100-gpu"].train.epochs}
-    record(tmp_path, "cifar", **cifar)
+    shared = {"wall_seconds": 1500.0, "cpu_seconds": 70.0, "other_cores": 1.8}
+    record(tmp_path, "cifar", **cifar, **shared)
     lines = runs_index.results_table(tmp_path).splitlines()
     assert len(lines) == 2 + 1 + len(runs_index.GPU_RECIPES)
     assert lines[3].startswith("| cifar100 (re-split) | `cifar100-gpu` | 200,000 | 99.00 %")
+    assert "| 1 min 10 s of processor time, on a shared machine |" in lines[3]
     assert runs_index.results_table(tmp_path / "runs") == runs_index.NONE_YET
 
 

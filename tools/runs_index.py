@@ -35,6 +35,14 @@ def minutes(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s"
 
 
+def training_time(records: list[dict[str, Any]]) -> str:
+    """Say the mean time, in seconds of the processor where other work kept a core busy."""
+    if any(record.get("other_cores", 0) > 0.5 for record in records):
+        seconds = [record["cpu_seconds"] for record in records]
+        return minutes(sum(seconds) / len(seconds)) + " of processor time, on a shared machine"
+    return minutes(sum(record["wall_seconds"] for record in records) / len(records))
+
+
 def seeds_apart(values: list[float]) -> str:
     """Say the mean, and the range where there are several."""
     mean = share(sum(values) / len(values))
@@ -96,7 +104,6 @@ def results_table(root: Path = ROOT) -> str:
     ]
     for (dataset, recipe, split), runs in groups.items():
         records = [record for _, record in runs]
-        seconds = [record["wall_seconds"] for record in records]
         hardware = sorted({on_what(record) for record in records})
         links = [f"[seed {record['seed']}](runs/{name}/record.json)" for name, record in runs]
         cells = [
@@ -104,7 +111,7 @@ def results_table(root: Path = ROOT) -> str:
             f"`{recipe}`",
             f"{records[0]['parameters']:,}",
             seeds_apart([record["test_accuracy"] for record in records]),
-            minutes(sum(seconds) / len(seconds)),
+            training_time(records),
             "; ".join(hardware),
             ", ".join(links),
         ]

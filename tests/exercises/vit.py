@@ -170,7 +170,7 @@ EXERCISES = [
             (lambda c: count(c) + 3 * c.depth * c.dim**2, "too much"),
             (
                 lambda c: count(c) - c.dim,
-                "the class token, or the class token.s row of the positions",
+                "the class token, or the class token.s position vector",
             ),
             (lambda c: count(c) - 2 * c.dim, "the class token together with its position"),
             (lambda c: count(c) - c.dim, "the bias of the patch embedding, or"),
@@ -214,7 +214,7 @@ EXERCISES = [
                         :, 0
                     ]
                 ),
-                "same row",
+                "same vector",
             ),
             (lambda x: model.head(model.norm(through(embedded(x)))[:, -1]), "reads the last one"),
             (lambda x: model.head(model.norm(through(embedded(x)))[:, 1]), "first patch"),

@@ -178,7 +178,7 @@ BUGS: dict[str, Bug] = {
             "patch_embed", _PlainReshape, check_patch_embed),
         Bug("class-token-without-position", 2, "the class token gets no position",
             "", _ClassTokenWithoutPosition, check_class_token_position),
-        Bug("one-position-row", 2, "one row of the position table is added to all tokens",
+        Bug("one-position-row", 2, "one vector of the position table is added to all tokens",
             "", _OnePositionRow, check_positions_used),
         Bug("no-positions", 2, "no positions at all",
             "", _NoPositions, check_permutation_equivariance),

@@ -30,7 +30,7 @@ def _parameter_parts(c: ViTConfig) -> dict[str, int]:
         "the bias of the patch embedding": c.dim,
         "the class token": c.dim,
         "the positions of the patches": count * c.dim,
-        "the class token's row of the positions": c.dim,
+        "the class token's position vector": c.dim,
         "one of the two norms of each block": c.depth * 2 * c.dim,
         "the weights of qkv": c.depth * 3 * c.dim**2,
         "the biases of qkv": c.depth * 3 * c.dim,

@@ -47,12 +47,12 @@ def check_sincos_1d(sincos: Callable[[int, int], Tensor]) -> None:
              _waves(place, dim, step=-2.0)),
             ("the exponent is missing: every pair turns at the same speed",
              _waves(place, dim, step=0.0)),
-            ("positions and frequencies are exchanged: one row for each position is expected",
+            ("positions and frequencies are exchanged: one vector for each position is expected",
              want.T),
         ]  # fmt: skip
         compare(
             call(sincos, length, dim), want, wrong,
-            "row n holds the sines and then the cosines of n times the falling frequencies",
+            "vector n holds the sines and then the cosines of n times the falling frequencies",
         )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
              "frequencies, not by one less", other(2 * quarter / (quarter - 1))),
             ("the cosines come first in each half",
              torch.cat([cosines[0], sines[0], cosines[1], sines[1]], dim=1)),
-            ("the sines of both directions come first, and then the cosines: each half of a row "
+            ("the sines of both directions come first, and then the cosines: each half of a vector "
              "belongs to one direction", torch.cat([*sines, *cosines], dim=1)),
             ("the positions start at 1",
              torch.cat([_waves(place + 1, dim // 2) for place in (column, row)], dim=1)),
@@ -111,7 +111,7 @@ def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
         ]  # fmt: skip
         compare(
             call(sincos, (rows, columns), dim), want, wrong,
-            f"a grid of {rows} by {columns} has one row for each patch, half of it from the "
+            f"a grid of {rows} by {columns} has one vector for each patch, half of it from the "
             "column and half from the row",
         )  # fmt: skip
 
@@ -141,26 +141,26 @@ def check_add_class_token(add: Callable[[Tensor, Tensor], Tensor]) -> None:
     )  # fmt: skip
 
 
-ONE_ROW = (
-    "all tokens get the same row of the position table: every token must get a row of its own, "
+ONE_POSITION = (
+    "all tokens get the same vector of the position table: every token must get one of its own, "
     "or their order is lost"
 )
-CLASS_BARE = "the class token gets no position: the table has a row for it as well"
+CLASS_BARE = "the class token gets no position: the table has a vector for it as well"
 NO_POSITIONS = "the positions are not added: the tokens come out as they went in"
 
 
-@check("every token, the class token too, gets its own row of the table")
+@check("every token, the class token too, gets its own vector of the table")
 def check_add_positions(add: Callable[[Tensor, Tensor], Tensor]) -> None:
     """``add(tokens (B, 1+N, D), table (1, 1+N, D)) -> (B, 1+N, D)``, class token first."""
     tokens, table = torch.randn(4, 6, 8), torch.randn(1, 6, 8)
-    wrong = [(ONE_ROW, tokens + table[:, i : i + 1]) for i in range(6)]
+    wrong = [(ONE_POSITION, tokens + table[:, i : i + 1]) for i in range(6)]
     wrong += [
-        (ONE_ROW, tokens + table.mean(dim=1, keepdim=True)),
+        (ONE_POSITION, tokens + table.mean(dim=1, keepdim=True)),
         (CLASS_BARE, torch.cat([tokens[:, :1], (tokens + table)[:, 1:]], dim=1)),
         (CLASS_BARE + " (and the others are shifted by one)",
          torch.cat([tokens[:, :1], tokens[:, 1:] + table[:, :-1]], dim=1)),
         (NO_POSITIONS, tokens),
-        ("the rows of the table went to the images of the batch, not to the tokens",
+        ("the vectors of the table went to the images of the batch, not to the tokens",
          tokens + table[0, :4, None, :]),
         ("the table was multiplied with the tokens", tokens * table),
         ("the table was joined to the tokens, where it is added",
@@ -170,7 +170,7 @@ def check_add_positions(add: Callable[[Tensor, Tensor], Tensor]) -> None:
     ]  # fmt: skip
     compare(
         call(add, tokens, table), tokens + table, wrong,
-        "token n of every image gets row n of the table",
+        "token n of every image gets vector n of the table",
     )  # fmt: skip
 
 
@@ -183,8 +183,8 @@ def check_resize_positions(resize: Callable[..., Tensor]) -> None:
             _judge_resize(resize, prefix)
         except CheckFailed as failure:
             raise CheckFailed(
-                f"right with one row in front of the patches, but not with {prefix}: the number of "
-                "those rows comes as prefix_tokens"
+                f"right with one vector in front of the patches, but not with {prefix}: the number "
+                "of those comes as prefix_tokens"
             ) from failure.__cause__
 
 
@@ -217,7 +217,7 @@ def _judge_resize(resize: Callable[..., Tensor], prefix: int) -> None:
             ("the table is resized linearly, not bicubically",
              to(grid, mode="bilinear", antialias=True)),
             ("the table is resized linearly, not bicubically", to(grid, mode="bilinear")),
-            ("the nearest row is taken, nothing is interpolated", to(grid, mode="nearest")),
+            ("the nearest vector is taken, nothing is interpolated", to(grid, mode="nearest")),
             (f"the channels were not moved in front of the grid, {torn}", to(mixed, **cubic)),
             (f"the channels were moved neither in front of the grid nor back, {torn}",
              to(mixed, back="1 d h w -> 1 d h w", **cubic)),
@@ -226,8 +226,8 @@ def _judge_resize(resize: Callable[..., Tensor], prefix: int) -> None:
             ("rows and columns of the new grid are exchanged", to(grid, new[::-1], **cubic)),
             ("rows and columns of the old grid are exchanged",
              to(rearrange(table, "1 (h w) d -> 1 d h w", h=old[1]), **cubic)),
-            ("the class token's row is lost", patches),
-            ("the class token's row moved to the end", torch.cat([patches, front], dim=1)),
+            ("the class token's vector is lost", patches),
+            ("the class token's vector moved to the end", torch.cat([patches, front], dim=1)),
             ("the table is as it was", torch.cat([front, table], dim=1)),
         ]  # fmt: skip
         compare(
@@ -236,27 +236,27 @@ def _judge_resize(resize: Callable[..., Tensor], prefix: int) -> None:
         )  # fmt: skip
 
 
-@check("the cosine between each two rows is right")
+@check("the cosine between each two vectors is right")
 def check_cosine_similarity(similarity: Callable[[Tensor], Tensor]) -> None:
-    """``similarity(table (N, D)) -> (N, N)``, the cosine between each two rows."""
+    """``similarity(table (N, D)) -> (N, N)``, the cosine between each two vectors."""
     table = torch.randn(5, 7)
     unit = F.normalize(table, dim=1)
     across = F.normalize(table, dim=0)
     wrong = [
-        ("these are products of rows that still have their own lengths", table @ table.T),
-        ("the columns were brought to length one, not the rows", across @ across.T),
-        ("this compares the channels with each other, not the rows", across.T @ across),
-        ("this compares the channels with each other, not the rows", table.T @ table),
-        ("the product was divided by the square of one row's length: the root of the sum of "
+        ("these are products of vectors that still have their own lengths", table @ table.T),
+        ("the channels were brought to length one, not the vectors", across @ across.T),
+        ("this compares the channels with each other, not the vectors", across.T @ across),
+        ("this compares the channels with each other, not the vectors", table.T @ table),
+        ("the product was divided by the square of one vector's length: the root of the sum of "
          "squares is the length", table @ table.T / table.square().sum(1, keepdim=True)),
-        ("every row was divided by the length of the whole table",
+        ("every vector was divided by the length of the whole table",
          table @ table.T / table.square().sum()),
-        ("the product was divided by one row's length only",
+        ("the product was divided by one vector's length only",
          table @ table.T / table.norm(dim=1, keepdim=True)),
         ("these are distances, not cosines", torch.cdist(table, table)),
         ("these are distances, not cosines", torch.cdist(unit, unit)),
     ]  # fmt: skip
-    compare(call(similarity, table), unit @ unit.T, wrong, "entry (i, j) compares two rows")
+    compare(call(similarity, table), unit @ unit.T, wrong, "entry (i, j) compares vectors i and j")
 
 
 def _angles(steps: int, dim: int) -> Tensor:
@@ -284,7 +284,7 @@ def check_shift_matrix(shift: Callable[[int, int], Tensor]) -> None:
         if tuple(matrix.shape) != (dim, dim):
             raise CheckFailed(
                 f"the shape is {tuple(matrix.shape)} where {(dim, dim)} was expected: the "
-                "matrix takes one row of the table to another"
+                "matrix takes one vector of the table to another"
             )
         half, angles = dim // 2, _angles(steps, dim)
         sin, cos = torch.diag(angles.sin()), torch.diag(angles.cos())
@@ -306,32 +306,32 @@ def check_shift_matrix(shift: Callable[[int, int], Tensor]) -> None:
         ]  # fmt: skip
         compare(
             table @ matrix.detach().float().T, want, wrong,
-            f"for {steps} steps and dim {dim}, R times row n is not row n + {steps}; each "
+            f"for {steps} steps and dim {dim}, R times vector n is not vector n + {steps}; each "
             "sine and its cosine turn by the steps times their frequency",
         )  # fmt: skip
 
 
 @check("every patch keeps its position wherever the shuffle puts it")
 def check_permute_table(permute: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """`permute(table (1, 1+N, D), order (N,)) -> (1, 1+N, D)`: rows that follow their patches.
+    """`permute(table (1, 1+N, D), order (N,)) -> (1, 1+N, D)`: vectors that follow their patches.
 
     `order` says which patch stands at each place after the shuffle, and the class token, whose
-    row is the first, stays where it is.
+    vector is the first, stays where it is.
     """
     table, order = torch.randn(1, 8, 6), torch.tensor([3, 0, 6, 1, 5, 2, 4])
     front, rows = table[:, :1], table[:, 1:]
     wrong = [
         ("the shuffle goes the wrong way round: the patch that now stands at place j is patch "
          "order[j]", torch.cat([front, rows[:, order.argsort()]], dim=1)),
-        ("the rows are off by one: row 0 belongs to the class token, so patch i has row i + 1",
+        ("the vectors are off by one: vector 0 is the class token's, so patch i has vector i + 1",
          torch.cat([front, table[:, order]], dim=1)),
-        ("the class token's row is lost", rows[:, order]),
-        ("the class token's row is lost, and the patches' rows are off by one",
+        ("the class token's vector is lost", rows[:, order]),
+        ("the class token's vector is lost, and the patches' are off by one",
          table[:, order]),
-        ("the class token's row moved to the end", torch.cat([rows[:, order], front], dim=1)),
+        ("the class token's vector moved to the end", torch.cat([rows[:, order], front], dim=1)),
         ("the table is as it was", table),
     ]  # fmt: skip
     compare(
         call(permute, table, order), torch.cat([front, rows[:, order]], dim=1), wrong,
-        "the row of patch order[j] belongs at place j, behind the class token's",
+        "the vector of patch order[j] belongs at place j, behind the class token's",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from vitcore.patches import patchify, unpatchify
 from vitcore.vit import ViT, ViTConfig
 
 from .blocks import judge_identity
-from .embeddings import CLASS_BARE, NO_POSITIONS, ONE_ROW
+from .embeddings import CLASS_BARE, NO_POSITIONS, ONE_POSITION
 from .frame import (
     CheckFailed,
     Unsolved,
@@ -81,7 +81,7 @@ def check_permutation_equivariance(model: Any, images: Tensor | None = None) -> 
             raise CheckFailed(
                 "an image and the same image with its patches shuffled give the same logits: "
                 "the model does not know where a patch comes from. Are the positions added, "
-                "and does every token get a row of its own?"
+                "and does every token get a vector of its own?"
             )
         with torch.no_grad():
             table.zero_()
@@ -92,8 +92,8 @@ def check_permutation_equivariance(model: Any, images: Tensor | None = None) -> 
         )
 
 
-def _rows_that_matter(twin: Any, images: Tensor) -> list[bool]:
-    """Which rows of the position table move the logits, by the gradient with respect to them."""
+def _positions_that_matter(twin: Any, images: Tensor) -> list[bool]:
+    """Which vectors of the position table move the logits, by their gradients."""
     table = twin.pos_embed.requires_grad_()
     logits = call(twin, images)
     (slope,) = torch.autograd.grad(
@@ -111,33 +111,33 @@ def _with_table(model: Any) -> Any:
     return lively(model)
 
 
-@check("every row of the position table reaches the logits")
+@check("every vector of the position table reaches the logits")
 def check_positions_used(model: Any, images: Tensor | None = None) -> None:
-    """Each row of the position table matters to the logits."""
+    """Each vector of the position table matters to the logits."""
     twin, images = _with_table(model), images_for(model, images)
-    used = _rows_that_matter(twin, images)
+    used = _positions_that_matter(twin, images)
     if all(used):
         return
     if not any(used):
         raise CheckFailed(NO_POSITIONS)
     if sum(used) == 1:
-        raise CheckFailed(ONE_ROW)
+        raise CheckFailed(ONE_POSITION)
     if used.index(False) == 0 and sum(used) == len(used) - 1:
         raise CheckFailed(CLASS_BARE)
     raise CheckFailed(
-        f"{len(used) - sum(used)} of the {len(used)} rows of the position table do nothing: "
-        "every token must get a row of its own"
+        f"{len(used) - sum(used)} of the {len(used)} vectors of the position table do nothing: "
+        "every token must get one of its own"
     )
 
 
 @check("the class token has a position")
 def check_class_token_position(model: Any, images: Tensor | None = None) -> None:
-    """The class token's row of the position table matters to the logits."""
+    """The class token's vector of the position table matters to the logits."""
     twin, images = _with_table(model), images_for(model, images)
     config = getattr(twin, "config", None)
     if isinstance(config, ViTConfig) and not (config.class_token and config.class_position):
         raise WrongUse("this model is made without a class token that has a position")
-    if not _rows_that_matter(twin, images)[0]:
+    if not _positions_that_matter(twin, images)[0]:
         raise CheckFailed(CLASS_BARE)
 
 
@@ -296,7 +296,7 @@ def _wrong_passes(model: ViT, images: Tensor) -> list[tuple[str, Tensor]]:
          model.head(stream[:, 0])),
         (NO_POSITIONS, finish(bare)),
         (CLASS_BARE, finish(torch.cat([first, tokens + table[:, 1:]], dim=1))),
-        (ONE_ROW, finish(bare + table[:, :1])),
+        (ONE_POSITION, finish(bare + table[:, :1])),
         ("the wrong token is read out: the head reads the last one, meant is the class token, "
          "which is token 0", finish(z, read=-1)),
         ("the wrong token is read out: the head reads the first patch, meant is the class token, "
