@@ -476,14 +476,8 @@ def _training(folder: Path) -> list[Target]:
         },
         spare={"model": OTHER_CALLABLE}, weight=2,
     )  # fmt: skip
-    for name in ("cross_entropy", "binary_cross_entropy"):
-        options = {**_scores(), "label_smoothing": 0.1}
-        if name == "binary_cross_entropy":
-            options["targets"] = torch.eye(5)[:4]
-        add(name, getattr(training, name), partial(dict, options), weight=0.7)
+    add("cross_entropy", training.cross_entropy, lambda: {**_scores(), "label_smoothing": 0.1})
     add("accuracy", training.accuracy, _scores)
-    several = {**_scores(), "targets": torch.eye(5)[:4]}
-    add("label_accuracy", training.label_accuracy, lambda: dict(several))
     add("set_seed", training.set_seed, lambda: {"seed": 1})
     add("param_groups", training.param_groups, lambda: {"model": model(), "weight_decay": 0.1})
     add("orthogonalise", training.orthogonalise, lambda: {"matrix": torch.rand(3, 4), "steps": 2},

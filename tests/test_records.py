@@ -140,5 +140,5 @@ def test_the_recorded_command_has_no_folders():
     given = ["train", "mnist", "--data", "/home/me/my data", "--out=/tmp/x", "--seed", "1"]
     given += ["--out", "rel", "--data=d"]
     assert recorded_command(given) == (
-        "python -m vitcore train mnist --data DATA --out=OUT --seed 1 --out OUT --data=DATA"
+        "python -m vitcore train mnist --data DATA --out OUT --seed 1 --out OUT --data DATA"
     )

@@ -282,7 +282,7 @@ def test_rows_of_all_processes_come_back_in_order(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     assert torch.equal(runs._gathered(whole[1::3], 7, 3), whole)
-    assert runs._gathered(whole, 7, 1) is whole
+    assert torch.equal(runs._gathered(whole, 7, 1), whole)
 
 
 # --- what a run says of itself ---------------------------------------------------------------
@@ -363,7 +363,7 @@ def test_other_work_on_the_machine_is_measured(monkeypatch, small_mnist):
     run = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
     assert run.other_cores is not None
     assert 1e6 / (run.seconds + 60) < run.other_cores <= 1e6 / run.seconds
-    monkeypatch.setattr(runs, "_other_seconds", lambda: None)
+    monkeypatch.setattr(runs, "_other_seconds", lambda: math.nan)
     again = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
     assert again.other_cores is None
 
@@ -396,7 +396,7 @@ def test_odd_arguments_are_refused_in_a_sentence(small_mnist, tmp_path):
     given: list[tuple[Any, type[Exception], str]] = [
         (lambda: train_recipe(text, small_mnist), TypeError, "give a Recipe"),
         (lambda: train_recipe(RECIPES["mnist"], text), TypeError, "give an ImageDataset"),
-        (lambda: train_recipe(tiny(), empty), ValueError, r"n_val|val part of the data"),
+        (lambda: train_recipe(tiny(), empty), ValueError, r"n_val|the data lacks images"),
         (lambda: train_recipe(tiny(), small_mnist, build=number), TypeError, "build is 3"),
         (lambda: check_unseen(text, small_mnist.test), TypeError, "what load_weights gives"),
         (lambda: top_k_accuracy(logits, labels + 1), ValueError, "between 1 and 3"),
@@ -420,14 +420,14 @@ def test_seconds_of_other_work(monkeypatch, tmp_path):
     monkeypatch.setattr(runs.os, "sched_getaffinity", lambda process: {0}, raising=False)
     monkeypatch.setattr(runs.os, "sysconf", lambda name: 100)
     monkeypatch.setattr(runs.os, "times", lambda: (0.5, 0.25, 0.25, 0.0, 7.0))
-    monkeypatch.setattr(runs.Path, "read_text", lambda path, **options: rows.format(280))
+    monkeypatch.setattr(runs.Path, "read_text", lambda path, encoding: rows.format(280))
     assert runs._other_seconds() == pytest.approx(3.0 - 1.0)
 
-    def missing(path, **options):
+    def missing(path, encoding):
         raise FileNotFoundError
 
     monkeypatch.setattr(runs.Path, "read_text", missing)
-    assert runs._other_seconds() is None
+    assert math.isnan(runs._other_seconds())
 
 
 def test_the_recipes_seed_orders_the_images(small_mnist):

@@ -58,12 +58,6 @@ def rewrite(path, change_weights=None, change_metadata=None):
     write_tensors(path, weights, metadata)
 
 
-def test_prefixes_of_compile_and_ddp_are_stripped(saved):
-    path, model = saved
-    rewrite(path, lambda w: {f"_orig_mod.module.{k}": v for k, v in w.items()})
-    same_weights(load_weights(path).model.state_dict(), model.state_dict())
-
-
 def test_a_wrapped_model_is_saved_under_plain_names(tmp_path):
     class Compiled(nn.Module):
         def __init__(self, inner):

@@ -41,14 +41,11 @@ _Kind = TypeVar("_Kind", bound="Record")
 
 @dataclass
 class Record:
-    """What every record.json has in common: it is checked whenever it is read or written.
-
-    more: whatever stands at the top level beside the fields.
-    """
+    """What every record.json has in common: it is checked whenever it is read or written."""
 
     KIND: ClassVar[str | None] = None
 
-    more: dict[str, Any] = field(default_factory=dict, kw_only=True)
+    more: dict[str, Any] = field(default_factory=dict, kw_only=True)  # whatever stands beside
 
     def to_dict(self) -> dict[str, Any]:
         values = dataclasses.asdict(self)
@@ -62,12 +59,12 @@ class Record:
             raise ValueError(f"{name} must be a JSON object, not {type(values).__name__}.")
         if cls.KIND is not None and values.get("kind") != cls.KIND:
             raise ValueError(f'{name} must be a record whose kind is "{cls.KIND}".')
-        fields = [f for f in dataclasses.fields(cls) if f.name != "more"]
-        known = [f.name for f in fields if f.name in values or f.default is dataclasses.MISSING]
-        if missing := [key for key in known if key not in values]:
+        fields = {f.name: f.default for f in dataclasses.fields(cls) if f.name != "more"}
+        lacking = [key for key in fields if key not in values]
+        if missing := [key for key in lacking if fields[key] is dataclasses.MISSING]:
             raise ValueError(f"{name} lacks {', '.join(missing)}.")
-        more = {key: value for key, value in values.items() if key not in known}
-        record = cls(**{key: values[key] for key in known}, more=more)
+        more = {key: value for key, value in values.items() if key not in fields}
+        record = cls(**{key: values[key] for key in fields if key in values}, more=more)
         record._check(name)
         return record
 
@@ -75,17 +72,18 @@ class Record:
         for f in dataclasses.fields(self):
             value = getattr(self, f.name)
             kind, _, none = str(f.type).split("[")[0].partition(" | ")
-            if value is None and none:
-                continue
             kinds = (int, float) if kind == "float" else getattr(builtins, kind)
-            if not isinstance(value, kinds) or isinstance(value, bool) != (kind == "bool"):
+            fits = isinstance(value, kinds) and isinstance(value, bool) == (kind == "bool")
+            if not fits and not (none and value is None):
                 raise ValueError(f"{f.name} in {name} must be of type {kind}, not {shown(value)}.")
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write record.json, replaced at once; numbers of one row on one line."""
+        """Write record.json, replaced at once; the innermost lists and objects on one line each."""
         self._check(str(path))
+        text = json.dumps(self.to_dict(), indent=2)
+        text = re.sub(r"[\[{][^\[\]{}]*[\]}]", lambda found: re.sub(r"\n *", " ", found[0]), text)
         with replace_file(path) as temporary:
-            temporary.write_text(_dump(self.to_dict()), encoding="utf-8")
+            temporary.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls: type[_Kind], path: str | os.PathLike[str]) -> _Kind:
@@ -95,45 +93,37 @@ class Record:
 
 @dataclass
 class RunRecord(Record):
-    """One training run, as record.json holds it.
+    """One training run, as record.json holds it: what `vitcore.runs.Run` says, and of what.
 
-    command: what was typed, paths left out. commit: of the code, "-dirty" behind it where the
-    package differed; the package's version outside a checkout. source: where the images came
-    from; split: "official", "re-split", "stand-in" or "own". hardware: device, name, cores and
-    threads. parameters: their number. recipe: as data. wall_seconds: training with its
-    validation, over all parts of a resumed run; total_seconds: with the test at the end. epochs:
-    the history's rows. Accuracies lie in [0, 1]; val_accuracy is the chosen epoch's, on which the
-    choice was made, test_accuracy comes from the one look at the test images. confusion: counts
-    on the test images, row the true class. What older records lack: clean_train_accuracy,
-    train_pflop and other_cores, as in `vitcore.runs.Run`, and cpu_seconds, the processor time of
-    training with its validation. more: whatever else stands at the top level; for
-    CIFAR-100 coarse_accuracy, top5_accuracy and calibration_error on the test images.
+    Accuracies lie in [0, 1]. `more` has the further scores of CIFAR-100: coarse_accuracy,
+    top5_accuracy and calibration_error on the test images.
     """
 
-    command: str
-    commit: str
+    command: str  # what was typed, paths left out
+    commit: str  # of the code, "-dirty" where it differed; outside a checkout the version
     date: str
     seed: int
     dataset: str
-    source: str
-    split: str
-    hardware: dict[str, Any]
+    source: str  # where the images came from
+    split: str  # "official", "re-split", "stand-in" or "own"
+    hardware: dict[str, Any]  # device, name, cores and threads
     versions: dict[str, str]
     parameters: int
     precision: str
     recipe: dict[str, Any]
-    wall_seconds: float
-    total_seconds: float
-    epochs: list[dict[str, Any]]
+    wall_seconds: float  # training with its validation, over all parts of a resumed run
+    total_seconds: float  # with the test at the end
+    epochs: list[dict[str, Any]]  # the history's rows
     best_epoch: int
-    val_accuracy: float
-    test_accuracy: float
+    val_accuracy: float  # the chosen epoch's, on which the choice was made
+    test_accuracy: float  # from the one look at the test images
     test_loss: float
     test_images: int
-    confusion: list[list[int]]
+    confusion: list[list[int]]  # counts on the test images, row the true class
+    # What older records lack.
     clean_train_accuracy: float | None = None
     train_pflop: float | None = None
-    cpu_seconds: float | None = None
+    cpu_seconds: float | None = None  # processor time of training with its validation
     other_cores: float | None = None
 
     def _check(self, name: str) -> None:
@@ -150,15 +140,20 @@ class RunRecord(Record):
     ) -> RunRecord:
         """The record of what `vitcore.runs.train_recipe` did. code: what `commit` gave before
         the run, which outlasts many an edit; asked for now if None."""
-        best, test = run.history.best, run.test
         same = ("precision", "clean_train_accuracy", "train_pflop", "other_cores")
-        values: dict[str, Any] = {name: getattr(run, name) for name in same}
-        values |= {"command": command, "commit": code or commit(), "date": now()}
-        values |= {"dataset": dataset.name, "source": str(dataset.source)}
-        values |= {"split": dataset.source.split, "hardware": hardware(run.device)}
-        values |= {"val_accuracy": best["val_accuracy"], "test_accuracy": test["accuracy"]}
+        best, source = run.history.best, dataset.source
         return cls(
-            **values,
+            **{name: getattr(run, name) for name in same},
+            test_accuracy=run.test["accuracy"],
+            test_loss=run.test["loss"],
+            test_images=int(run.test["count"]),
+            command=command,
+            commit=code or commit(),
+            date=now(),
+            dataset=dataset.name,
+            source=str(source),
+            split=source.split,
+            hardware=hardware(run.device),
             versions=versions(),
             seed=run.recipe.train.seed,
             recipe=run.recipe.to_dict(),
@@ -168,8 +163,7 @@ class RunRecord(Record):
             cpu_seconds=round(sum(row.get("cpu_seconds", 0.0) for row in run.history), 2),
             epochs=[dict(row) for row in run.history],
             best_epoch=best["epoch"],
-            test_loss=test["loss"],
-            test_images=int(test["count"]),
+            val_accuracy=best["val_accuracy"],
             confusion=run.confusion.tolist(),
             more=dict(run.more),
         )
@@ -184,34 +178,14 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
 
 
-def _dump(values: Mapping[str, Any]) -> str:
-    """JSON that a person can read: a line for each row of a list or table."""
-    lines = []
-    for key, value in values.items():
-        if isinstance(value, list) and value and isinstance(value[0], (dict, list)):
-            rows = ",\n".join(f"    {json.dumps(row)}" for row in value)
-            text = f"[\n{rows}\n  ]"
-        elif isinstance(value, dict) and value and all(isinstance(v, dict) for v in value.values()):
-            rows = ",\n".join(f"    {json.dumps(n)}: {json.dumps(row)}" for n, row in value.items())
-            text = f"{{\n{rows}\n  }}"
-        else:
-            text = json.dumps(value, indent=2).replace("\n", "\n  ")
-        lines.append(f"  {json.dumps(key)}: {text}")
-    return "{\n" + ",\n".join(lines) + "\n}\n"
-
-
 def recorded_command(arguments: Sequence[str], processes: int = 1) -> str:
     """The command as typed, with a word for each folder, whose name says nothing elsewhere."""
     start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
     words = [*start, "-m", "vitcore"]
     stands_for = {"--data": "DATA", "--out": "OUT", "folder": "MY_IMAGES"}
-    for before, word in zip(["", *arguments], arguments, strict=False):
-        option, equals, _ = word.partition("=")
-        if before in stands_for and not word.startswith("--"):
-            word = stands_for[before]
-        elif equals and option in stands_for:
-            word = f"{option}={stands_for[option]}"
-        words.append(word)
+    for argument in arguments:
+        for word in argument.split("=", 1) if argument.startswith("--") else [argument]:
+            words.append(stands_for.get(words[-1], word))
     return shlex.join(words)
 
 
@@ -239,27 +213,25 @@ def commit() -> str:
         return f"vitcore {__version__}"
 
 
-def _cpu_name() -> str:
-    with contextlib.suppress(OSError):
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        if found := re.search(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE):
-            return found[1]
-    return platform.processor() or platform.machine() or "unknown"
-
-
 def hardware(device: torch.device) -> dict[str, Any]:
     """What computed: the device's kind and name, usable cores, torch's threads, and how many
     processes there were if more than one."""
-    processes = distributed_rank()[1]
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        name = (re.findall(r"^model name\s*:\s*(.*\S)", text, re.MULTILINE) or [name])[0]
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
     affinity = getattr(os, "sched_getaffinity", None)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     cores = len(affinity(0)) if affinity else os.cpu_count()
     found = {"device": device.type, "name": name, "cores": cores}
-    found |= {"threads": torch.get_num_threads()}
+    found["threads"] = torch.get_num_threads()
+    processes = distributed_rank()[1]
     return {**found, "processes": processes} if processes > 1 else found
 
 
 def versions() -> dict[str, str]:
+    """Of Python and of the packages that a run depends on."""
     from . import __version__
 
     found = {"python": platform.python_version(), "torch": str(torch.__version__)}

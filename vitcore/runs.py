@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import training
@@ -21,7 +23,7 @@ from .data import Batches, ImageDataset, Split, build_augment, build_mix, overla
 from .recipes import Recipe
 from .training import History, LoadedModel, resolve_device, resolve_precision
 from .training.arguments import checked, of_kind
-from .training.losses import check_labels
+from .training.evaluation import check_targets
 from .vit import ViT, ViTConfig
 
 __all__ = [
@@ -54,18 +56,18 @@ class Run:
     history: History
     test: dict[str, float]  # loss, accuracy and count, from one look at the test images
     confusion: Tensor  # (K, K) counts of that look
+    # Further scores of it: top5_accuracy and calibration_error of many classes, coarse_accuracy
+    # where they have groups.
+    more: dict[str, float]
     # Of the chosen weights on up to 10,000 training images without augmentation.
     clean_train_accuracy: float
     train_pflop: float  # arithmetic of all training steps, see `training_pflop`
-    test_seconds: float  # what followed training
     # How many cores other work kept busy during training (of a resumed run, its last part), on
     # average; None where the system does not say.
     other_cores: float | None
     device: torch.device
     precision: str
-    # Further scores on the test images: top5_accuracy and calibration_error of many classes,
-    # coarse_accuracy where they have groups.
-    more: dict[str, float] = field(default_factory=dict)
+    test_seconds: float = 0.0  # what followed training
 
     @property
     def seconds(self) -> float:
@@ -79,7 +81,7 @@ class Run:
 @checked
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     """(K, K) counts, int64: row the true class, column the predicted one."""
-    check_labels(logits, labels)
+    check_targets(logits, labels, soft=False)
     classes = logits.shape[1]
     pairs = labels.cpu() * classes + logits.argmax(dim=1).cpu()
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
@@ -88,7 +90,7 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
 @checked
 def top_k_accuracy(logits: Tensor, labels: Tensor, k: int = 5) -> float:
     """Share of images whose class (B,) is among the k highest logits (B, K)."""
-    check_labels(logits, labels)
+    check_targets(logits, labels, soft=False)
     best = logits.topk(min(k, logits.shape[1]), dim=1).indices
     return (best == labels.view(-1, 1)).any(dim=1).double().mean().item()
 
@@ -99,7 +101,7 @@ def group_accuracy(logits: Tensor, labels: Tensor, group_of: Tensor) -> float:
 
     logits (B, K); labels (B,); group_of (K,): the group of each class.
     """
-    check_labels(logits, labels)
+    check_targets(logits, labels, soft=False)
     if group_of.shape != logits.shape[1:]:
         raise ValueError(f"group_of has shape {tuple(group_of.shape)}; give a group a class, (K,).")
     return (group_of[logits.argmax(dim=1)] == group_of[labels]).double().mean().item()
@@ -114,7 +116,7 @@ def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
 
     Source: Guo et al. (2017), equation 3.
     """
-    check_labels(logits, labels)
+    check_targets(logits, labels, soft=False)
     if not logits.isfinite().all():
         raise ValueError("logits hold NaN or infinity; give finite ones.")
     confidence, best = logits.double().softmax(dim=1).max(dim=1)
@@ -166,19 +168,17 @@ def training_pflop(recipe: Recipe, model: nn.Module, images: int) -> float:
     return float(f"{3 * images * sum(each[size] for size in sizes) / 1e15:.4g}")
 
 
-def _other_seconds() -> float | None:
+def _other_seconds() -> float:
     """Seconds that other work has kept the cores open to this process busy, since the machine
-    started; None where the system does not say."""
+    started; NaN where the system does not say."""
     try:
-        stat = Path("/proc/stat").read_text(encoding="utf-8")
+        rows = [line.split() for line in Path("/proc/stat").read_text("utf-8").splitlines()]
         cores = {f"cpu{core}" for core in os.sched_getaffinity(0)}
-        ticks = os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
-        return None
-    rows = [line.split() for line in stat.splitlines() if line.startswith("cpu")]
+        return math.nan
     # user, nice, system, irq, softirq, and what a hypervisor gave to others
     busy = sum(int(row[i]) for row in rows if row[0] in cores for i in (1, 2, 3, 6, 7, 8))
-    return busy / ticks - sum(os.times()[:4])
+    return busy / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
 
 
 # --- the run ---------------------------------------------------------------------------------
@@ -205,12 +205,10 @@ def make_batches(
     place |= {"mean": dataset.mean, "std": dataset.std}
     if not training:
         return Batches(split, 250, **place)  # larger ones leave the cache
-    batch_size, alone = recipe.train.batch_size, world_size == 1
+    batch_size = recipe.train.batch_size
     if batch_size % check_positive("world_size", world_size):
-        raise ValueError(
-            f"a batch of {batch_size} images cannot be shared among {world_size} processes: start "
-            "a number of them that divides it."
-        )
+        shared = f"a batch of {batch_size} images cannot be shared among {world_size} processes"
+        raise ValueError(f"{shared}: start a number of them that divides it.")
     return Batches(
         split,
         batch_size // world_size,
@@ -219,39 +217,44 @@ def make_batches(
         augment=build_augment(recipe.augment, **recipe.augment_options),
         mix=build_mix(recipe.mix, num_classes=dataset.num_classes, **recipe.mix_options),
         sizes=recipe.size_by_epoch(),
-        drop_last=recipe.train.compile or not alone,
+        drop_last=recipe.train.compile or world_size > 1,
         **place,
     )
 
 
 def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
     """The rows of all processes in their order, each having brought every world_size-th one."""
-    if world_size == 1:
-        return part
-    parts: list[Any] = [None] * world_size
-    torch.distributed.all_gather_object(parts, part)
+    parts: list[Any] = [part] * world_size
+    if world_size > 1:
+        torch.distributed.all_gather_object(parts, part)
     whole = part.new_empty(count, *part.shape[1:])
     for rank, rows in enumerate(parts):
         whole[rank::world_size] = rows
     return whole
 
 
-def _prepare(recipe: Recipe, dataset: ImageDataset, build: Any) -> tuple[Recipe, ImageDataset]:
-    """The images that the recipe uses, and the recipe fitted to them, once all is checked."""
-    _is_recipe("recipe", recipe), _is_dataset("dataset", dataset), _is_function("build", build)
-    if recipe.images is not None:
-        dataset = dataset.subset(*recipe.images)
-    for name in ("train", "val", "test"):
-        if not len(getattr(dataset, name).labels):
-            raise ValueError(f"the {name} part of the data holds no image; a run needs all three.")
-    return recipe.fitted_to(dataset), dataset
+def _judge(model: nn.Module, recipe: Recipe, dataset: ImageDataset, **place: Any) -> dict[str, Any]:
+    """What a run says of its model: the one look at the test images, and clean training ones."""
+    precision = resolve_precision(recipe.train.precision, place["device"])
 
+    def logits_of(split: Split) -> Tensor:
+        batches = make_batches(recipe, dataset, split, **place)
+        part = training.predict(model, batches, device=place["device"], precision=precision)
+        return _gathered(part, len(split.labels), place["world_size"])
 
-def _distributed(model: nn.Module, device: torch.device, world_size: int) -> nn.Module:
-    if world_size == 1:
-        return model
-    devices = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model.to(device), device_ids=devices)
+    labels, logits = dataset.test.labels, logits_of(dataset.test)
+    test = {"loss": training.cross_entropy(logits, labels).item()}
+    test |= {"accuracy": top_k_accuracy(logits, labels, 1), "count": len(labels)}
+    clean = dataset.subset(min(CLEAN_IMAGES, len(dataset.train.labels)), 0, 0).train
+    more = {}
+    if dataset.num_classes > 10:
+        more["top5_accuracy"] = top_k_accuracy(logits, labels)
+        more["calibration_error"] = calibration_error(logits, labels)
+    if dataset.group_of is not None:
+        more["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
+    found = {"test": test, "confusion": confusion_matrix(logits, labels), "more": more}
+    found["clean_train_accuracy"] = top_k_accuracy(logits_of(clean), clean.labels, 1)
+    return {**found, "precision": precision}
 
 
 def _identity(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
@@ -262,11 +265,17 @@ def _identity(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
 
 def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
     """Write the chosen weights with all that the command line needs to know of them."""
-    best = {name: run.history.best[name] for name in ("epoch", "val_accuracy")}
-    known: dict[str, Any] = {"recipe": run.recipe.name, "dataset": dataset.name}
-    known["source"] = str(dataset.source)
-    known |= {"seed": run.recipe.train.seed, **best, "test_accuracy": run.test["accuracy"]}
-    known["seen_images"] = sketch_images(dataset.train, dataset.val)
+    best, recipe = run.history.best, run.recipe
+    known = {
+        "recipe": recipe.name,
+        "dataset": dataset.name,
+        "source": str(dataset.source),
+        "seed": recipe.train.seed,
+        "epoch": best["epoch"],
+        "val_accuracy": best["val_accuracy"],
+        "test_accuracy": run.test["accuracy"],
+        "seen_images": sketch_images(dataset.train, dataset.val),
+    }
     images: dict[str, Any] = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
     training.save_weights(path, run.model, **images, extra=known)
 
@@ -279,64 +288,49 @@ def train_recipe(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = True,
+    on_epoch: Callable[[dict[str, Any], nn.Module], None] | None = None,
     build: Callable[[ViTConfig], nn.Module] = ViT,
 ) -> Run:
     """Train the recipe's model on `dataset`, choose the weights on the validation images, then
-    look at the test images once. `out` takes the checkpoint and model.safetensors.
+    look at the test images once. `out` takes the checkpoint and model.safetensors; on_epoch as in
+    `fit`.
 
     build: makes the model from the recipe's configuration; the weights of one that is no ViT stay
     in the checkpoint. Where torch.distributed is initialised, all processes call it alike: each
     computes its share of every batch and of every evaluation, and rank 0 writes.
     """
-    where = resolve_device(device)
+    _is_recipe("recipe", recipe), _is_dataset("dataset", dataset), _is_function("build", build)
+    dataset = dataset.subset(*recipe.images) if recipe.images else dataset
+    if not all(len(split.labels) for split in (dataset.train, dataset.val, dataset.test)):
+        raise ValueError("the data lacks images to train, validate or test on; give all three.")
+    recipe, where = recipe.fitted_to(dataset), resolve_device(device)
     rank, world_size = training.distributed_rank()
-    recipe, dataset = _prepare(recipe, dataset, build)
     place: dict[str, Any] = {"device": where, "rank": rank, "world_size": world_size}
     training.set_seed(recipe.train.seed)
     model = of_kind(nn.Module, "a function that makes a model")("build", build(recipe.model))
     train = make_batches(recipe, dataset, dataset.train, training=True, **place)
     val = make_batches(recipe, dataset, dataset.val, **place)
-    started, others = time.perf_counter(), _other_seconds()
     options: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
-    options |= {"device": where, "metadata": _identity(recipe, dataset)}
-    wrapped = _distributed(model, where, world_size)
-    history = training.fit(wrapped, train, val, recipe.train, **options)
-    ended, others_after = time.perf_counter(), _other_seconds()
-    cores = None
-    if world_size == 1 and others is not None and others_after is not None:
-        cores = round(max(0.0, others_after - others) / (ended - started), 2)
-    precision = resolve_precision(recipe.train.precision, where)
-
-    def logits_of(split: Split) -> Tensor:
-        batches = make_batches(recipe, dataset, split, **place)
-        part = training.predict(model, batches, device=where, precision=precision)
-        return _gathered(part, len(split.labels), world_size)
-
-    labels, logits = dataset.test.labels, logits_of(dataset.test)
-    loss = training.cross_entropy(logits, labels).item()
-    count = len(dataset.train.labels)
-    clean = dataset.subset(min(CLEAN_IMAGES, count), 0, 0).train
-    trained = len(train) * recipe.train.batch_size if train.drop_last else count
-    more = {}
-    if dataset.num_classes > 10:
-        more["top5_accuracy"] = top_k_accuracy(logits, labels)
-        more["calibration_error"] = calibration_error(logits, labels)
-    if dataset.group_of is not None:
-        more["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
+    options |= {"on_epoch": on_epoch, "device": where, "metadata": _identity(recipe, dataset)}
+    trained: nn.Module = model
+    if world_size > 1:
+        gpu = [where.index] if where.type == "cuda" else None
+        trained = DistributedDataParallel(model.to(where), device_ids=gpu)
+    started, before = time.perf_counter(), _other_seconds()
+    history = training.fit(trained, train, val, recipe.train, **options)
+    ended, others = time.perf_counter(), _other_seconds() - before
+    known = world_size == 1 and math.isfinite(others)
+    count = len(train) * recipe.train.batch_size if train.drop_last else len(dataset.train.labels)
     run = Run(
         recipe=recipe,
         model=model,
         history=history,
-        test={"loss": loss, "accuracy": top_k_accuracy(logits, labels, 1), "count": len(labels)},
-        confusion=confusion_matrix(logits, labels),
-        clean_train_accuracy=top_k_accuracy(logits_of(clean), clean.labels, 1),
-        train_pflop=training_pflop(recipe, model, trained),
-        test_seconds=time.perf_counter() - ended,
-        other_cores=cores,
+        train_pflop=training_pflop(recipe, model, count),
+        other_cores=round(max(0.0, others) / (ended - started), 2) if known else None,
         device=where,
-        precision=precision,
-        more=more,
+        **_judge(model, recipe, dataset, **place),
     )
+    run.test_seconds = time.perf_counter() - ended
     if out is not None and rank == 0 and isinstance(model, ViT):
         _save(Path(out) / WEIGHTS, run, dataset)
     return run

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Loss and accuracy over all images, and logits, without a gradient; chapter 6 builds it."""
+"""What training lowers, what evaluation counts, and logits without a gradient (chapter 6)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,60 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arguments import checked, is_tensor, kind_of
 from .device import distributed_rank, resolve_device, resolve_precision
-from .losses import Loss, Metric, choose, mean_loss, score
+
+Loss = Callable[..., Tensor]
+Metric = Callable[[Tensor, Tensor], Tensor]
 
 _LOW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def check_targets(logits: Tensor, targets: Tensor, soft: bool = True, look: bool = True) -> None:
+    """Raise one clear sentence unless targets are class numbers (B,) of the logits (B, K), within
+    their range as far as `look` says, or, where `soft` ones may be, distributions (B, K)."""
+    numbers = targets.shape == logits.shape[:1] and not targets.is_floating_point()
+    spread = soft and targets.shape == logits.shape and targets.is_floating_point()
+    classes = logits.shape[1]
+    if not (numbers or spread) or classes < 2 or targets.device != logits.device:
+        raise ValueError(
+            f"targets are {kind_of(targets)} for logits {kind_of(logits)}; give logits (B, K) of "
+            "two classes or more, and class numbers (B,) or float distributions (B, K): one-hot "
+            "rows become class numbers by targets.argmax(dim=1), a column by targets.squeeze(1), "
+            "and images with several labels need a loss and a metric of their own."
+        )
+    if numbers and look and not 0 <= targets.min() <= targets.max() < classes:
+        given = f"class numbers of a batch lie between {targets.min()} and {targets.max()}"
+        raise ValueError(f"the {given}; give 0 to {classes - 1} to {classes} classes.")
+
+
+@checked
+def cross_entropy(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Mean cross-entropy of logits (B, K), in nats.
+
+    targets: class numbers, int64 (B,), or a distribution over the classes, float (B, K), as mixup
+    makes it. The logits go in as the model gives them: the softmax is part of the loss.
+
+    Raises ValueError for other targets. Class numbers out of range are found on the CPU alone: on
+    a GPU each look at them would make it wait.
+    """
+    check_targets(logits, targets, look=targets.device.type == "cpu")
+    targets = targets.long() if targets.ndim == 1 else targets
+    return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+
+
+@checked
+def accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """(B,) of 1 where the highest logit is the right class, else 0.
+
+    targets: class numbers (B,), or float distributions (B, K), whose right class is the heaviest.
+    """
+    check_targets(logits, targets, look=False)
+    right = targets if targets.ndim == 1 else targets.argmax(dim=1)
+    return (logits.argmax(dim=1) == right).float()
 
 
 class Totals:
@@ -24,11 +71,22 @@ class Totals:
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(3, dtype=dtype, device=device)
 
-    def add(self, loss: Tensor, scores: Tensor) -> None:
+    def add(self, loss: Loss, metric: Metric, logits: Tensor, targets: Tensor) -> Tensor:
+        """Count a batch and return its mean loss; a loss may also give one for each image."""
+        value = loss(logits, targets)
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            raise TypeError(f"the loss returned {kind_of(value)}; give a floating point tensor.")
+        value, count = value.mean(), len(logits)
+        with torch.no_grad():
+            scores = metric(logits, targets)
+        if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
+            wanted = f"a tensor with one score for each of the {count} images, without a mean"
+            raise TypeError(f"the metric returned {kind_of(scores)}; give {wanted}.")
         # A batch's mean weighs as much as the batch has images: the last one is often smaller.
-        self.sums[0] += loss.detach() * len(scores)
+        self.sums[0] += value.detach() * count
         self.sums[1] += scores.sum()
-        self.sums[2] += len(scores)
+        self.sums[2] += count
+        return value
 
     def read(self) -> tuple[float, float, int]:
         """Mean loss, mean score, number of images, over all ranks."""
@@ -96,13 +154,13 @@ def evaluate(
     once. loss: (logits, targets) -> mean over the batch. metric: (logits, targets) -> one score
     per image, whose mean is reported as "accuracy". device: the model's by default.
     """
-    loss, metric = choose(loss, metric)
+    loss, metric = loss or cross_entropy, metric or accuracy
     with _evaluating(model, device, precision) as (where, precision):
         totals = Totals(where)
         for batch in batches:
             images, targets = check_batch(batch, where)
             logits = compute_logits(model, images, precision)
-            totals.add(mean_loss(loss, logits, targets), score(metric, logits, targets))
+            totals.add(loss, metric, logits, targets)
         mean, mean_score, count = totals.read()
     if count == 0:
         raise ValueError("there is nothing to evaluate: the batches hold no image.")

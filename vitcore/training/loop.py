@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
 import math
 import os
 import signal
@@ -18,14 +20,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from . import checkpoints, device
+from . import checkpoints, device, evaluation
 from .arguments import CHECKS, checked
 from .checkpoints import Checkpoint, State, restore, snapshot
 from .config import History, TrainConfig
 from .device import distributed_rank, resolve_device, resolve_precision, unwrap
-from .evaluation import Totals, check_batch, compute_logits, evaluate
 from .files import lock_folder
-from .losses import Loss, Metric, choose, mean_loss, score, with_smoothing
 from .optimizers import Together, WeightAverage, build_optimizers, learning_rate
 
 CHECK_EVERY = 50  # steps between two looks at the training loss
@@ -46,8 +46,8 @@ def fit(
     val_batches: Iterable[Any] | None = None,
     config: TrainConfig | None = None,
     *,
-    loss: Loss | None = None,
-    metric: Metric | None = None,
+    loss: evaluation.Loss | None = None,
+    metric: evaluation.Metric | None = None,
     device: str | torch.device = "auto",
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
@@ -59,18 +59,16 @@ def fit(
     with the best validation accuracy (without validation, the last), in evaluation mode.
 
     train_batches, val_batches: what can be gone through once per epoch, has a length and gives
-        pairs (images, targets): a list, a DataLoader, `vitcore.data.Batches`. Where it has
-        `set_epoch`, that is called with the epoch, from 0. Targets: class numbers, int64 (B,), or
-        float distributions (B, K); for several labels an image, loss=binary_cross_entropy. A folder
-        of images: fit(model, DataLoader(ImageFolder("my_images", transform), 64, shuffle=True),
-        ...), where the transform gives float tensors (C, H, W) of one size, normalised.
+        pairs (images, targets): a list, `vitcore.data.Batches`, or a DataLoader, such as
+        DataLoader(ImageFolder("my_images", transform), 64, shuffle=True) where the transform gives
+        normalised tensors (C, H, W) of one size. `set_epoch`, if there is one, is called with the
+        epoch, from 0. Targets: class numbers, int64 (B,), or float distributions (B, K).
     loss, metric: as in `evaluate`; the loss takes `label_smoothing` too where config asks for it.
     out: a folder for checkpoint.safetensors, written at every epoch's end, and the best weights
         where that was an earlier epoch; None keeps nothing.
     resume: go on from the checkpoint in `out`; from the start where there is none. On the CPU in
         fp32 with the same number of threads and processes, the resumed run repeats the unbroken
-        one exactly, with DataLoaders, their generators and workers too. It does not with
-        persistent workers, and where a data set draws from a generator of its own.
+        one exactly, but with persistent workers and data sets that have a generator of their own.
     on_epoch: called with the epoch's row and the model after each epoch.
     metadata: what else must be the same on resuming (recipe, data); JSON values.
 
@@ -126,8 +124,13 @@ class TrainingRun:
 
     def _build(self) -> None:
         """What steps need: losses, optimisers, scaler, and the mode of every part of the model."""
-        self.val_loss, self.metric = choose(self.loss, self.metric)
-        self.train_loss = with_smoothing(self.val_loss, self.config.label_smoothing)
+        self.metric = self.metric or evaluation.accuracy
+        self.train_loss = self.val_loss = self.loss or evaluation.cross_entropy
+        if smoothing := self.config.label_smoothing:
+            if "label_smoothing" not in inspect.signature(self.val_loss).parameters:
+                given = f"label_smoothing is {smoothing}, but the loss takes no such argument"
+                raise ValueError(f"{given}; set it to 0 in the configuration, or add it there.")
+            self.train_loss = functools.partial(self.val_loss, label_smoothing=smoothing)
         self.rank, self.world_size = distributed_rank()
         self.precision = resolve_precision(self.config.precision, self.device)
         self.prints = self.progress and self.rank == 0
@@ -250,12 +253,12 @@ class TrainingRun:
             getattr(part, "set_epoch", lambda epoch: None)(self.epoch)
         for module, training in self.modes:
             module.training = training
-        self.totals = Totals(self.device)
+        self.totals = evaluation.Totals(self.device)
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         hide = None if self.prints else True  # None: shown at a terminal, not in a log
         bar = tqdm(self.train_batches, title, self.steps_per_epoch, leave=False, disable=hide)
         for self.index, batch in enumerate(bar):
-            yield check_batch(batch, self.device)
+            yield evaluation.check_batch(batch, self.device)
         self._check_epoch()
         self.trained = time.perf_counter()
 
@@ -269,10 +272,8 @@ class TrainingRun:
 
     def loss_of(self, images: Tensor, targets: Tensor) -> Tensor:
         """The training loss of a batch, in fp32; counted, with the score, for the epoch's row."""
-        logits = compute_logits(self.stepped, images, self.precision)
-        value = mean_loss(self.train_loss, logits, targets)
-        with torch.no_grad():
-            self.totals.add(value, score(self.metric, logits, targets))
+        logits = evaluation.compute_logits(self.stepped, images, self.precision)
+        value = self.totals.add(self.train_loss, self.metric, logits, targets)
         # Reading a number back makes a GPU wait for all work before it, so it is done rarely.
         if self.index % CHECK_EVERY == CHECK_EVERY - 1:
             self._check_finite(self.totals.read()[0], f"training loss of epoch {self.epoch + 1}")
@@ -301,7 +302,9 @@ class TrainingRun:
         if isinstance(judged, nn.parallel.DistributedDataParallel):
             judged = judged.module  # it would wait for processes whose share has a batch less
         where: dict[str, Any] = {"device": self.device, "precision": self.precision}
-        scores = evaluate(judged, self.val_batches, loss=self.val_loss, metric=self.metric, **where)
+        scores = evaluation.evaluate(
+            judged, self.val_batches, loss=self.val_loss, metric=self.metric, **where
+        )
         self._check_finite(scores["loss"], f"validation loss of epoch {self.epoch + 1}")
         return scores
 

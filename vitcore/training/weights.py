@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -85,11 +84,6 @@ def _check_finite(weights: Weights, where: str) -> None:
         raise ValueError(f"{where} has weights that are not finite: {broken[0]}; train again.")
 
 
-def strip_prefixes(weights: Weights) -> Weights:
-    """Names without the `_orig_mod.` and `module.` that torch.compile and DDP put before them."""
-    return {re.sub(r"^((_orig_mod|module)\.)+", "", name): w for name, w in weights.items()}
-
-
 @checked
 def load_weights(path: str | os.PathLike[str], *, device: Any = "cpu") -> LoadedModel:
     """The model that `save_weights` wrote, rebuilt from the file alone, in evaluation mode.
@@ -99,7 +93,6 @@ def load_weights(path: str | os.PathLike[str], *, device: Any = "cpu") -> Loaded
     """
     path = Path(path)
     weights, metadata = read_tensors(path, "weights file")
-    weights = strip_prefixes(weights)
     if missing := [key for key in _KNOWN if key not in metadata]:
         lacking = f"{path} has no {', '.join(missing)} in its metadata"
         raise ValueError(f"{lacking}; only what save_weights wrote says what model it is of.")
