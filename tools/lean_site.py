@@ -57,6 +57,8 @@ KEPT = (
     "mathjax/input/tex/extensions/*",
     "*.LICENSE.txt",
     "live/*",
+    "live/*",
+    "live/photos/*",
     "searchtools.js",
     "language_data.js",
     "favicon.svg",

@@ -25,7 +25,7 @@ LINE = {"latency": 150, "downloadThroughput": 1.6e6 / 8, "uploadThroughput": 0.7
 SLOWER = 4
 PAGES = ("index", "notebooks/01_patches", "notebooks/03_attention", "notebooks/07_cifar100")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-PACKED = {".html", ".css", ".js", ".svg", ".json", ".xml"}
+PACKED = {".html", ".css", ".js", ".mjs", ".svg", ".json", ".xml"}
 # Painted, and the scripts that answer a tap have run; then, whole: fonts and formulas too.
 USABLE = """() => {
     const paint = performance.getEntriesByName('first-contentful-paint')[0];

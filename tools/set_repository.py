@@ -23,6 +23,7 @@ COPIES = (
     "book/cite.md",
     "book/errors.md",
     "book/setup.md",
+    "book/try_it.md",
     "pyproject.toml",
 )
 
