@@ -146,6 +146,10 @@ def _unfold(notebook: Any) -> None:
     notebook.cells[7].metadata["tags"] = []
 
 
+def _many_cells(notebook: Any) -> None:
+    notebook.cells += [nbformat.v4.new_markdown_cell("more")] * 60
+
+
 def _unrun(notebook: Any) -> None:
     notebook.cells[4].execution_count = None
 
@@ -157,6 +161,8 @@ def _unrun(notebook: Any) -> None:
         (_set(1, "# @title Setup\nimport os"), "setup cell"),
         (_drop(2), "What you will be able to do"),
         (_drop(3), "minutes to read"),
+        (_many_cells, "76 cells; at most 70"),
+        (_set(3, "5 minutes to read and run " + "word " * 3_500), "words; at most 3,500"),
         (_set(4, "1 + 2"), "changed since"),
         (_error, "error"),
         (_stderr, "stderr"),

@@ -18,12 +18,29 @@ SITE_ONLY = re.compile(r"\{[a-z][a-z:_-]*\}`|^\s*:{3,}|^\s*`{3,}\{|^\(\S+\)=\s*$
 EXERCISE = re.compile(r"^#{2,4} Exercise\b.*$", re.MULTILINE)
 HEADING = re.compile(r"^#{1,2} .*$", re.MULTILINE)
 IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE | re.DOTALL)
+# Cells and words of Markdown that a chapter may have, by the number in its title.
+LENGTH = (70, 3_500)
+# What keeps two chapters from growing until chapter 6 has no more than the others, and chapter 7
+# at most 80 cells and 4,500 words.
+LONGER = {"6": (73, 3_500), "7": (123, 5_919)}
 ALT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\w[^"]*"|'[^']*\w[^']*')""", re.IGNORECASE)
 
 
 def prose(notebook: Any) -> str:
     """Return all Markdown of a notebook."""
     return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+def length(notebook: Any) -> list[str]:
+    """A chapter can be read in one sitting."""
+    title = re.match(r"# (\d+)\.", prose(notebook))
+    limits = LONGER.get(title[1], LENGTH) if title else LENGTH
+    counts = len(notebook.cells), len(prose(notebook).split())
+    return [
+        f"{count:,} {what}; at most {limit:,}: cut, merge or fold what a reader would skip"
+        for count, limit, what in zip(counts, limits, ("cells", "words"), strict=True)
+        if count > limit
+    ]
 
 
 def is_folded(cell: Any) -> bool:
@@ -165,7 +182,7 @@ def machine_paths(notebook: Any) -> list[str]:
     return found
 
 
-CHECKS = (frame, exercises, outputs, images, machine_paths)
+CHECKS = (frame, length, exercises, outputs, images, machine_paths)
 
 
 def main() -> None:
