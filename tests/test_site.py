@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import functools
+import html
 import http.server
+import math
 import os
 import re
 import shutil
@@ -20,10 +22,12 @@ from urllib.parse import unquote, urlsplit
 import axe_playwright_python
 import pytest
 
-from tools import measure_site, notebooks
+from tools import book_figures, measure_site, notebooks
 from tools.book_extension import duration, last_runs_rows, list_parameters, markdown_table
 from tools.set_repository import ROOT, read_repository, read_version, site_address, split_address
 from tools.setup_cell import wheel_name
+from vitbook import pictures
+from vitbook.pictures.look import tint
 
 SITE = ROOT / "_build" / "html"
 CHAPTERS = notebooks.notebook_paths()
@@ -371,11 +375,121 @@ def test_an_address_that_leads_nowhere(site: Path) -> None:
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_folded_cell_says_what_it_holds(path: Path, site: Path) -> None:
+    """Its title, or the figures that it draws; a screen reader hears the same."""
     text = (site / "notebooks" / f"{path.stem}.html").read_text("utf-8")
     summaries = re.findall(r"<summary\b([^>]*)>(.*?)</summary>", text, re.DOTALL)
-    solutions = [told for told, words in summaries if "Solution" in words]
-    assert solutions
-    assert not [told for told in solutions if "aria-label" in told]
+    folds = [(told, words) for told, words in summaries if "admonition-title" in words]
+    titles = [
+        title
+        for cell in notebooks.read(path).cells
+        if (title := notebooks.fold_title(cell)) and "hide-cell" in cell.metadata.get("tags", [])
+    ]
+    shown = [html.unescape(re.sub(r"<[^>]+>", "", words.split("</p>")[0])) for _, words in folds]
+    names = [words.strip() for words in shown]
+    assert [name for name in names if not name.startswith("Code of ")] == titles
+    assert not [told for told, _ in folds if "aria-label" in told]
+    assert "Show code cell" not in text
+    figures = set(re.findall(r'id="figure-(\d+-\d+)"', text))
+    for name in names:
+        for number in re.findall(r"\d+\.\d+", name) if name.startswith("Code of fig") else []:
+            assert number.replace(".", "-") in figures, name
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_figures_are_numbered_and_have_captions(path: Path, site: Path) -> None:
+    """Every picture of a cell, in order; what the caption says, the picture does not repeat."""
+    text = (site / "notebooks" / f"{path.stem}.html").read_text("utf-8")
+    figures = re.findall(r'<figure class="numbered" id="([^"]+)">(.*?)</figure>', text, re.DOTALL)
+    words = [
+        html.unescape(alt)
+        for cell in notebooks.read(path).cells
+        for output in cell.get("outputs", [])
+        for alt in re.findall(
+            r'<img [^>]*alt="([^"]*)"', output.get("data", {}).get("text/html", "")
+        )
+    ]
+    chapter = int(path.stem[:2])
+    assert [name for name, _ in figures] == [f"figure-{chapter}-{i + 1}" for i in range(len(words))]
+    for i, ((name, inside), said) in enumerate(zip(figures, words, strict=True)):
+        number, caption = re.findall(
+            r'<figcaption><a class="number" href="#([^"]+)">Figure [\d.]+</a> (.*?)</figcaption>',
+            inside,
+            re.DOTALL,
+        )[0]
+        assert number == name
+        alts = {html.unescape(alt) for alt in re.findall(r'alt="([^"]*)"', inside)}
+        assert len(alts) == 1
+        caption = html.unescape(re.sub(r"<[^>]+>", "", caption))
+        (alt,) = alts
+        if caption == said:
+            assert alt == f"Figure {chapter}.{i + 1}, described by its caption."
+        else:
+            assert said == f"{caption} {alt}"
+
+
+def test_a_caption_is_whole_sentences() -> None:
+    assert book_figures.split_words("One. Two") == ("One. Two", "")
+    long = "A sentence of some length that says one thing. " * 6
+    caption, rest = book_figures.split_words(long.strip())
+    assert len(caption) <= book_figures.CAPTION_LETTERS < len(caption) + 50
+    assert caption.endswith("thing.")
+    assert f"{caption} {rest}" == long.strip()
+    assert book_figures.split_words("x" * 300) == ("x" * 300, "")
+
+
+def test_drawings_in_the_dark() -> None:
+    """Light and dark change places, hues stay, text keeps its distance from what it stands on."""
+    assert book_figures.darken("ffffff") == "121212"
+    assert int(book_figures.darken("000000")[:2], 16) > 220
+    assert book_figures.darken("FEFEFE") == "FEFEFE"  # on pixels, which do not change
+    for colour in pictures.PALETTE.values():
+        light, a, b = book_figures.to_oklab(colour[1:])
+        assert book_figures.from_oklab(light, a, b) == colour[1:].lower()
+        _, dark_a, dark_b = book_figures.to_oklab(book_figures.darken(colour[1:]))
+        assert a * dark_a + b * dark_b >= 0.9 * math.hypot(a, b) * math.hypot(dark_a, dark_b)
+    for role, colour in pictures.ROLES.items():
+        face = "".join(f"{round(255 * part):02x}" for part in tint(colour, 0.42))
+        ratio = contrast(book_figures.darken(face), book_figures.darken("000000"))
+        assert ratio > 4.5, role
+        if role != "plain":
+            # Yellow on white has 1.3.
+            assert contrast(book_figures.darken(colour[1:]), "121212") > 2.5, role
+    svg = '<svg viewBox="0 0 1 1"><path d="M 0 0"/><path style="fill: #ffffff"/></svg>'
+    ink = book_figures.darken("000000")
+    assert book_figures.darken_svg(svg) == (
+        f'<svg fill="#{ink}" viewBox="0 0 1 1"><path d="M 0 0"/><path style="fill: #121212"/></svg>'
+    )
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG's ratio of two colours, six hex digits each."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[i : i + 2], 16) / 255 for i in (0, 2, 4)]
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    bright, dim = sorted((light(first), light(second)), reverse=True)
+    return (bright + 0.05) / (dim + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_drawings_follow_the_theme(scheme: Any, address: str, browser: Any) -> None:
+    """Of the two files of a drawing one is shown and one is asked for; the paper is the page's."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    tab = context.new_page()
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(f"{address}/notebooks/{CHAPTERS[2].stem}.html", wait_until="load")
+    tab.evaluate("document.querySelector('#figure-3-5').scrollIntoView()")
+    tab.wait_for_timeout(1500)
+    dark = [url for url in asked if url.endswith("-dark.svg")]
+    light = [url for url in asked if url.endswith(".svg") and url not in dark]
+    drawn = [url for url in light if "/figure-" in url]
+    assert (bool(dark), bool(drawn)) == (scheme == "dark", scheme == "light")
+    page = tab.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).join(' ')")
+    assert page == {"light": "255 255 255", "dark": "18 18 18"}[scheme]
+    context.close()
 
 
 def test_chapters_are_linked(site: Path) -> None:

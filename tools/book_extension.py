@@ -25,7 +25,7 @@ if str(ROOT) not in sys.path:  # Sphinx puts tools/ there, the modules below liv
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import leaderboard  # noqa: E402
-from tools import notebooks, runs_index  # noqa: E402
+from tools import book_figures, notebooks, runs_index  # noqa: E402
 from tools.set_repository import read_repository  # noqa: E402
 
 
@@ -258,6 +258,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("headlines", Headlines)
     app.add_directive("planted-mistakes", PlantedMistakes)
     app.add_post_transform(LinkNames)
+    book_figures.setup(app)
     # Before napoleon, which turns the Google sections into fields.
     app.connect("autodoc-process-docstring", on_docstring, priority=400)
     return {"version": "1", "parallel_read_safe": True}

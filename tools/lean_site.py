@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 
 from sphinx.application import Sphinx
 
+from tools.book_figures import darken_svg
+
 # In the head, before any style: the first thing that is painted has the reader's colours.
 THEME = (
     "<script>(function(){var d=document.documentElement.dataset,m='auto';"
@@ -72,7 +74,12 @@ MADE = {"search", "genindex", "py-modindex", "404"}
 SCRIPT = re.compile(r"<script\b[^>]*>.*?</script>\s*", re.DOTALL)
 SOURCE = re.compile(r'\bsrc="([^"]+)"')
 STYLESHEET = re.compile(r'<link\b[^>]*rel="(?:stylesheet|preload)"[^>]*>\s*')
-INLINE_PICTURE = re.compile(r'<img src="data:image/png;base64,([^"]+)"([^>]*)>')
+INLINE_PICTURE = re.compile(r'<img src="data:image/(png|svg\+xml);base64,([^"]+)"([^>]*)>')
+# A drawing that a page names by its file, alone or in the front page's choice of two.
+DRAWING = re.compile(
+    r"<picture\b.*?</picture>|<img\b[^>]*?_images/[\w-]+\.svg[^>]*>", flags=re.DOTALL
+)
+DRAWING_FILE = re.compile(r"(_(?:images|static)/[\w-]+)\.svg")
 SIGNATURE = re.compile(r'<dl>\s*((?:<dd><em class="sig-param">.*?</dd>\s*)+)</dl>', re.DOTALL)
 MAP = re.compile(r"/\*# sourceMappingURL.*?\*/|^//# sourceMappingURL=.*$", re.MULTILINE)
 
@@ -113,21 +120,44 @@ def png_size(data: bytes) -> tuple[int, int]:
     return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
 
 
-def free_pictures(text: str, folder: Path, up: str) -> str:
-    """Put pictures that a page holds as base64 into files that load when they come into view."""
+def svg_size(data: bytes) -> tuple[float, float]:
+    """Return width and height from an SVG's view."""
+    found = re.search(rb'viewBox="[\d.]+ [\d.]+ ([\d.]+) ([\d.]+)"', data)
+    assert found, data[:200]
+    return float(found.group(1)), float(found.group(2))
+
+
+def free_pictures(text: str, out: Path, up: str) -> str:
+    """Put pictures that a page holds as base64 into files that load when they come into view.
+
+    Drawings become two files, one for each theme, of which a page shows and loads one.
+    """
 
     def replace(found: re.Match[str]) -> str:
-        data = base64.b64decode(found.group(1))
-        name = f"figure-{hashlib.sha256(data).hexdigest()[:16]}.png"
-        (folder / name).write_bytes(data)
-        wide, high = png_size(data)
-        told = found.group(2)
+        data = base64.b64decode(found.group(2))
+        kind = found.group(1).split("+")[0]
+        name = f"_images/figure-{hashlib.sha256(data).hexdigest()[:16]}.{kind}"
+        (out / name).write_bytes(data)
+        wide, high = svg_size(data) if kind == "svg" else png_size(data)
+        told = found.group(3)
         width = re.search(r'width="(\d+)"', told)
         if width:  # the room is kept free, so that nothing moves when the picture arrives
             told += f' height="{round(int(width.group(1)) * high / wide)}"'
-        return f'<img src="{up}_images/{name}" loading="lazy" decoding="async"{told}>'
+        return f'<img src="{up}{name}" loading="lazy" decoding="async"{told}>'
 
-    return INLINE_PICTURE.sub(replace, text)
+    def double(found: re.Match[str]) -> str:
+        light = found.group(0)
+        if 'class="front-picture"' not in light and "<picture" in light:
+            return light
+        for name in DRAWING_FILE.findall(light):
+            drawn = (out / f"{name}.svg").read_text("utf-8")
+            (out / f"{name}-dark.svg").write_text(darken_svg(drawn), "utf-8")
+        if "loading=" not in light:
+            light = light.replace("<img ", '<img loading="lazy" ')
+        dark = DRAWING_FILE.sub(r"\1-dark.svg", light)
+        return f'<span class="in-light">{light}</span><span class="in-dark">{dark}</span>'
+
+    return DRAWING.sub(double, INLINE_PICTURE.sub(replace, text))
 
 
 def lean_page(text: str, up: str, styles: str, scripts: str) -> str:
@@ -200,7 +230,7 @@ def lean_pages(out: Path, styles: str, scripts: str) -> None:
             continue
         up = "../" * (len(path.relative_to(out).parts) - 1)
         text = lean_page(text, up, styles, scripts)
-        path.write_text(name_parts(free_pictures(text, out / "_images", up)), "utf-8")
+        path.write_text(name_parts(free_pictures(text, out, up)), "utf-8")
 
 
 def drop_old_pages(out: Path, docs: set[str]) -> None:
