@@ -413,7 +413,6 @@ def test_a_module_of_ones_own_is_imported(folder, tmp_path, monkeypatch, capsys)
     done = vitcore("eval", "out/model.safetensors")
     assert done.returncode == 2
     assert "is 'cut-by-me'" in done.stderr
-    assert "name that module with --import" in done.stderr
     assert done.stderr.count("\n") == 1
     assert main(["recipes", "--import", "no_such_module"]) == 2
     assert "start in the folder that holds it" in capsys.readouterr().err

@@ -16,7 +16,6 @@ import importlib
 import inspect
 import io
 import os
-import re
 import signal
 import statistics
 import sys
@@ -181,19 +180,9 @@ def run_train(args: argparse.Namespace) -> None:
         print(f"written: {out / WEIGHTS} and {out / RECORD}")
 
 
-def _open_weights(args: argparse.Namespace) -> LoadedModel:
-    try:
-        return training.load_weights(args.weights, device=resolve_device(args.device))
-    except ValueError as error:
-        text = str(error).rstrip(".")
-        if re.search(r"\b(attention|patch_embed) is '", text):
-            text += "; where a module of your own registers it, name that module with --import"
-        raise ValueError(f"{text}.") from error
-
-
 def run_eval(args: argparse.Namespace) -> None:
     """Score saved weights on the test images of the data set, or folder, that they know."""
-    loaded = _open_weights(args)
+    loaded = training.load_weights(args.weights, device=args.device)
     name = loaded.metadata.get("dataset")
     if args.images is None and name in (None, FOLDER):
         wanted = "add the folder of images, `eval WEIGHTS MY_IMAGES`"
@@ -214,13 +203,13 @@ def run_eval(args: argparse.Namespace) -> None:
     batches = data.Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std)
     scores = training.evaluate(loaded.model, batches)
     print(f"images: {dataset.source}")
-    accuracy, loss, count = (scores[name] for name in ("accuracy", "loss", "count"))
-    print(f"test accuracy {accuracy:.4f}, loss {loss:.4f} on {count} images{note}")
+    found = f"test accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}"
+    print(f"{found} on {scores['count']} images{note}")
 
 
 def run_predict(args: argparse.Namespace) -> None:
     """Name pictures; for a model of MNIST's digits, prepared as MNIST's makers did."""
-    loaded = _open_weights(args)
+    loaded = training.load_weights(args.weights, device=args.device)
     config, note = loaded.config, ""
     for path in args.pictures:
         if loaded.metadata.get("dataset") == "mnist":

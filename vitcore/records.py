@@ -140,32 +140,27 @@ class RunRecord(Record):
     ) -> RunRecord:
         """The record of what `vitcore.runs.train_recipe` did. code: what `commit` gave before
         the run, which outlasts many an edit; asked for now if None."""
-        same = ("precision", "clean_train_accuracy", "train_pflop", "other_cores")
-        best, source = run.history.best, dataset.source
+        same = ("precision", "clean_train_accuracy", "train_pflop", "other_cores", "more")
+        values: dict[str, Any] = {name: getattr(run, name) for name in same}
+        values |= {"command": command, "commit": code or commit(), "date": now()}
+        values |= {"dataset": dataset.name, "source": str(dataset.source)}
+        values |= {"split": dataset.source.split, "hardware": hardware(run.device)}
+        values |= {f"test_{name}": run.test[name] for name in ("accuracy", "loss")}
+        best, rows = run.history.best, [dict(row) for row in run.history]
         return cls(
-            **{name: getattr(run, name) for name in same},
-            test_accuracy=run.test["accuracy"],
-            test_loss=run.test["loss"],
-            test_images=int(run.test["count"]),
-            command=command,
-            commit=code or commit(),
-            date=now(),
-            dataset=dataset.name,
-            source=str(source),
-            split=source.split,
-            hardware=hardware(run.device),
+            **values,
             versions=versions(),
             seed=run.recipe.train.seed,
             recipe=run.recipe.to_dict(),
             parameters=sum(p.numel() for p in run.model.parameters()),
-            wall_seconds=round(run.seconds, 2),
-            total_seconds=round(run.seconds + run.test_seconds, 2),
-            cpu_seconds=round(sum(row.get("cpu_seconds", 0.0) for row in run.history), 2),
-            epochs=[dict(row) for row in run.history],
+            wall_seconds=round(run.history.seconds, 2),
+            total_seconds=round(run.history.seconds + run.test_seconds, 2),
+            cpu_seconds=round(sum(row.get("cpu_seconds", 0.0) for row in rows), 2),
+            epochs=rows,
             best_epoch=best["epoch"],
             val_accuracy=best["val_accuracy"],
+            test_images=int(run.test["count"]),
             confusion=run.confusion.tolist(),
-            more=dict(run.more),
         )
 
 

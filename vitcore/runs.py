@@ -265,17 +265,10 @@ def _identity(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
 
 def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
     """Write the chosen weights with all that the command line needs to know of them."""
-    best, recipe = run.history.best, run.recipe
-    known = {
-        "recipe": recipe.name,
-        "dataset": dataset.name,
-        "source": str(dataset.source),
-        "seed": recipe.train.seed,
-        "epoch": best["epoch"],
-        "val_accuracy": best["val_accuracy"],
-        "test_accuracy": run.test["accuracy"],
-        "seen_images": sketch_images(dataset.train, dataset.val),
-    }
+    known = {name: run.history.best[name] for name in ("epoch", "val_accuracy")}
+    known |= {"recipe": run.recipe.name, "seed": run.recipe.train.seed, "dataset": dataset.name}
+    known |= {"source": str(dataset.source), "test_accuracy": run.test["accuracy"]}
+    known["seen_images"] = sketch_images(dataset.train, dataset.val)
     images: dict[str, Any] = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
     training.save_weights(path, run.model, **images, extra=known)
 

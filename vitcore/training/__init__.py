@@ -7,7 +7,7 @@ from .checkpoints import CHECKPOINT
 from .config import History, TrainConfig, quick_mode
 from .device import distributed_rank, resolve_device, resolve_precision, set_seed, unwrap
 from .evaluation import accuracy, cross_entropy, evaluate, predict
-from .files import replace_file
+from .files import LoadedModel, load_weights, replace_file, save_weights
 from .loop import NonFiniteLoss, TrainingInterrupted, fit
 from .optimizers import (
     NO_DECAY,
@@ -18,4 +18,3 @@ from .optimizers import (
     orthogonalise,
     param_groups,
 )
-from .weights import LoadedModel, load_weights, save_weights
