@@ -26,9 +26,7 @@ def __getattr__(name: str) -> Any:
     """`from vitcore.recipes import train_recipe` gives what vitcore.runs holds."""
     from . import runs
 
-    if name in runs.__all__:
-        return getattr(runs, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(runs, name)
 
 
 def _options(name: str, value: Any) -> dict[str, Any]:

@@ -26,18 +26,6 @@ from .training.arguments import checked, of_kind
 from .training.evaluation import check_targets
 from .vit import ViT, ViTConfig
 
-__all__ = [
-    "Run",
-    "calibration_error",
-    "check_unseen",
-    "confusion_matrix",
-    "group_accuracy",
-    "make_batches",
-    "top_k_accuracy",
-    "train_recipe",
-    "training_pflop",
-]
-
 WEIGHTS = "model.safetensors"
 CLEAN_IMAGES = 10_000  # training images, as they are, on which a finished model is judged
 SEEN_BY_CHANCE = 0.01  # the share of test images that may turn up twice in honest data
@@ -73,9 +61,6 @@ class Run:
     def seconds(self) -> float:
         """Training with its validation, over all parts of a resumed run."""
         return self.history.seconds
-
-
-# --- scores ----------------------------------------------------------------------------------
 
 
 @checked
@@ -140,13 +125,9 @@ def check_unseen(loaded: LoadedModel, split: Split) -> None:
     if seen.share > SEEN_BY_CHANCE:
         raise ValueError(
             f"of {seen.compared} test images compared, {seen.found} are among those that these "
-            "weights were trained or chosen on, so their accuracy would say nothing of new images; "
-            "give the division of the images that they were trained with, or images of your own "
-            "(eval goes on all the same with --allow-seen)."
+            "weights were trained or chosen on, so their accuracy says nothing of new images; give "
+            "the division that they were trained with, or your own images (or eval --allow-seen)."
         )
-
-
-# --- what a run costs ------------------------------------------------------------------------
 
 
 def _count_flops(model: nn.Module, channels: int, image_size: int | tuple[int, int]) -> int:
@@ -179,9 +160,6 @@ def _other_seconds() -> float:
     # user, nice, system, irq, softirq, and what a hypervisor gave to others
     busy = sum(int(row[i]) for row in rows if row[0] in cores for i in (1, 2, 3, 6, 7, 8))
     return busy / os.sysconf("SC_CLK_TCK") - sum(os.times()[:4])
-
-
-# --- the run ---------------------------------------------------------------------------------
 
 
 def make_batches(
@@ -257,12 +235,6 @@ def _judge(model: nn.Module, recipe: Recipe, dataset: ImageDataset, **place: Any
     return {**found, "precision": precision}
 
 
-def _identity(recipe: Recipe, dataset: ImageDataset) -> dict[str, Any]:
-    """What must be the same when a run is resumed, beside the configuration; a note is words."""
-    described = {k: v for k, v in recipe.to_dict().items() if k not in ("train", "note")}
-    return {"recipe": described, "data": dataset.fingerprint()}
-
-
 def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
     """Write the chosen weights with all that the command line needs to know of them."""
     known = {name: run.history.best[name] for name in ("epoch", "val_accuracy")}
@@ -304,7 +276,10 @@ def train_recipe(
     train = make_batches(recipe, dataset, dataset.train, training=True, **place)
     val = make_batches(recipe, dataset, dataset.val, **place)
     options: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
-    options |= {"on_epoch": on_epoch, "device": where, "metadata": _identity(recipe, dataset)}
+    # What must be the same when a run is resumed, beside the configuration; a note is words.
+    known = {k: v for k, v in recipe.to_dict().items() if k not in ("train", "note")}
+    metadata = {"recipe": known, "data": dataset.fingerprint()}
+    options |= {"on_epoch": on_epoch, "device": where, "metadata": metadata}
     trained: nn.Module = model
     if world_size > 1:
         gpu = [where.index] if where.type == "cuda" else None
@@ -312,14 +287,14 @@ def train_recipe(
     started, before = time.perf_counter(), _other_seconds()
     history = training.fit(trained, train, val, recipe.train, **options)
     ended, others = time.perf_counter(), _other_seconds() - before
-    known = world_size == 1 and math.isfinite(others)
+    alone = world_size == 1 and math.isfinite(others)
     count = len(train) * recipe.train.batch_size if train.drop_last else len(dataset.train.labels)
     run = Run(
         recipe=recipe,
         model=model,
         history=history,
         train_pflop=training_pflop(recipe, model, count),
-        other_cores=round(max(0.0, others) / (ended - started), 2) if known else None,
+        other_cores=round(max(0.0, others) / (ended - started), 2) if alone else None,
         device=where,
         **_judge(model, recipe, dataset, **place),
     )

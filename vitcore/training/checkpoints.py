@@ -76,9 +76,6 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, dict[str,
     optimizer.load_state_dict({**optimizer.state_dict(), "state": numbered})
 
 
-# --- what a run is known by -----------------------------------------------------------------
-
-
 def describe_function(function: Callable[..., Any]) -> str:
     """The name of a loss or a metric; one without a name of its own is known by what it does."""
     if isinstance(function, functools.partial):
@@ -130,9 +127,6 @@ def _differences(then: Any, now: Any, name: str = "") -> list[str]:
         return [d for k, n in keys.items() for d in _differences(then.get(k), now.get(k), n)]
     before, after = json.dumps(then), json.dumps(now)
     return [f"{name} was {before} and is {after} now"] if before != after else []
-
-
-# --- the file --------------------------------------------------------------------------------
 
 
 @dataclass

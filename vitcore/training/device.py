@@ -76,9 +76,6 @@ def shard_like(value: Any, sharded: Any) -> Any:
     return distribute_tensor(value, mesh, sharded.placements, src_data_rank=None)
 
 
-# --- random numbers --------------------------------------------------------------------------
-
-
 @checked
 def set_seed(seed: int) -> None:
     """Seed Python's, numpy's and torch's random numbers, on all devices."""

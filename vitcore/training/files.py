@@ -129,9 +129,6 @@ def read_tensors(path: Path, what: str) -> tuple[Weights, dict[str, str]]:
     return tensors, metadata
 
 
-# --- a trained model --------------------------------------------------------------------------
-
-
 @dataclass
 class LoadedModel:
     """A trained model and what is needed to use it: see `load_weights`."""

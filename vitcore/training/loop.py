@@ -170,8 +170,6 @@ class TrainingRun:
             "metadata": self.metadata or {},
         }
 
-    # --- beginning and end -------------------------------------------------------------------
-
     def __enter__(self) -> TrainingRun:
         self.device = resolve_device(self.device)
         with contextlib.ExitStack() as stack:
@@ -236,8 +234,6 @@ class TrainingRun:
                 where = f"stopped with {done} of {self.config.epochs} epochs finished"
                 text = f"{where}; {kept}; the weights in the model are {held}."
                 raise TrainingInterrupted(text) from error
-
-    # --- the steps, in the order of the loop -------------------------------------------------
 
     def epochs(self) -> Iterator[int]:
         """The epochs, from 0, that are still to be trained."""
@@ -343,8 +339,6 @@ class TrainingRun:
         if self.world_size > 1:
             torch.distributed.all_gather_object(drawn, own)
         self.checkpoint.write(self.state, drawn, write=self.rank == 0)
-
-    # --- finite checks -----------------------------------------------------------------------
 
     def _check_epoch(self) -> None:
         *self.train_scores, count = self.totals.read()
