@@ -85,8 +85,7 @@ class Settings:
     @classmethod
     def from_dict(cls: type[S], values: Mapping[str, Any]) -> S:
         """From plain values; raises TypeError for a name that is unknown or missing."""
-        inputs.check_options("the values", values, cls)
-        return cls(**values)
+        return cls(**inputs.check_options("the values", values, cls))
 
 
 def kind_of(value: Any) -> str:
