@@ -23,6 +23,8 @@ from vitcore.training import LoadedModel, load_weights, replace_file
 __all__ = [
     "REPOSITORY",
     "AblationRecord",
+    "DeletionRecord",
+    "GrowthRecord",
     "SpeedRecord",
     "compare_rounds",
     "find_record",
@@ -38,8 +40,9 @@ __all__ = [
 REPOSITORY = "https://github.com/example/vit-book"
 BRANCH = "main"
 
-# The "kind" of a record of many short runs, and of one of measured times; a training run has none.
-ABLATIONS, SPEED = "ablations", "speed"
+# The "kind" of a record of many short runs, of one of measured times, of moments of one run, and of
+# maps put to the test; a training run has none.
+ABLATIONS, SPEED, GROWTH, DELETION = "ablations", "speed", "growth", "deletion"
 FILES = (RECORD, WEIGHTS)
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -157,11 +160,102 @@ class SpeedRecord(Record):
                     raise ValueError(f"{key} of {where} must be {value}, as its times give.")
 
 
+@dataclass
+class GrowthRecord(Record):
+    """What the weights of one training run gave at some moments: benchmarks/growth.py.
+
+    val_images: the places of the validation images shown, labels: their classes; patches: those
+    whose positions are shown. moments: by the number of steps taken, val_accuracy; for each image
+    the probability of its class and the map of its relevance (rows, columns), least 0; for each of
+    the patches how alike the positions of all are (rows, columns); the attention distance (layers,
+    heads) in pixels. The rest as in `RunRecord`.
+    """
+
+    KIND = GROWTH
+
+    kind: str
+    command: str
+    commit: str
+    date: str
+    dataset: str
+    source: str
+    split: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    recipe: dict[str, Any]
+    wall_seconds: float
+    steps_per_epoch: int
+    val_images: list[int]
+    labels: list[int]
+    patches: list[int]
+    moments: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if not self.moments:
+            raise ValueError(f"{name} holds no moment.")
+        for step, seen in self.moments.items():
+            for key, of in (("probability", "labels"), ("relevance", "labels"),
+                            ("positions", "patches")):  # fmt: skip
+                if len(seen.get(key, ())) != len(getattr(self, of)):
+                    raise ValueError(f"{key} at step {step} in {name} needs one for each of {of}.")
+
+
+def judge_maps(areas: Mapping[str, float], random: Sequence[float]) -> dict[str, bool]:
+    """Say which maps pass: those whose curve has a smaller area than that of every random one."""
+    return {name: area < min(random) for name, area in areas.items()}
+
+
+@dataclass
+class DeletionRecord(Record):
+    """Maps put to the test by masking what they call important first: benchmarks/deletion.py.
+
+    baseline: what a masked patch is replaced by. images: how many test images. draws: how many
+    random maps each model's are compared with. models: by the name of their run, with a label, the
+    dataset, source and split, the checksum of the weights, the number of patches, "masked" (how
+    many patches are masked at each point of a curve) and the curves. curves: by map and as lists
+    for "random", the mean probability of the model's first answer and the share of answers kept at
+    each point; areas: the mean over the points of the probability; passes: what `judge_maps` says.
+    The rest as in `RunRecord`.
+    """
+
+    KIND = DELETION
+
+    kind: str
+    command: str
+    commit: str
+    date: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    baseline: str
+    images: int
+    draws: int
+    wall_seconds: float
+    models: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if not self.models:
+            raise ValueError(f"{name} holds no model.")
+        for model, rows in self.models.items():
+            where = f"{model} in {name}"
+            for key in ("label", "dataset", "weights", "masked", "probability", "areas", "random"):
+                if key not in rows:
+                    raise ValueError(f"{where} lacks {key}.")
+            if len(rows["random"]) != self.draws:
+                raise ValueError(f"{where} needs the areas of {self.draws} random maps.")
+            for curve, values in rows["probability"].items():
+                if len(values) != len(rows["masked"]) or not all(0 <= p <= 1 for p in values):
+                    raise ValueError(f"the curve {curve} of {where} needs a share for each point.")
+            if rows.get("passes") != judge_maps(rows["areas"], rows["random"]):
+                raise ValueError(f"passes of {where} must be what its areas give.")
+
+
 def _read_record(path: Path) -> Record:
     """A record of any kind, checked."""
     values = read_json(path)
     kind = values.get("kind") if isinstance(values, Mapping) else None
-    for record in (AblationRecord, SpeedRecord):
+    for record in (AblationRecord, SpeedRecord, GrowthRecord, DeletionRecord):
         if kind == record.KIND:
             return record.from_dict(values, str(path))
     return RunRecord.from_dict(values, str(path))
