@@ -46,6 +46,13 @@ from .embeddings import (
     check_sincos_2d,
 )
 from .frame import TOLERANCE, CheckFailed
+from .looking import (
+    check_attention_distance,
+    check_logit_lens,
+    check_mask_patches,
+    check_relevance,
+    check_rollout,
+)
 from .mnist import (
     check_accuracy,
     check_confusion_matrix,
@@ -94,6 +101,7 @@ __all__ = [
     "check_add_class_token",
     "check_add_positions",
     "check_attention_cost",
+    "check_attention_distance",
     "check_attention_rows",
     "check_average",
     "check_average_shares",
@@ -119,6 +127,8 @@ __all__ = [
     "check_initial_loss",
     "check_layer_norm",
     "check_layer_scale",
+    "check_logit_lens",
+    "check_mask_patches",
     "check_masked_attention",
     "check_mean_pool",
     "check_mended_attention",
@@ -141,7 +151,9 @@ __all__ = [
     "check_positions_used",
     "check_pre_norm",
     "check_readout",
+    "check_relevance",
     "check_resize_positions",
+    "check_rollout",
     "check_round_trip",
     "check_same_logits",
     "check_schedule",

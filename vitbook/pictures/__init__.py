@@ -27,6 +27,15 @@ from .look import (
     style,
     use_style,
 )
+from .looking import (
+    frames_html,
+    plot_distance,
+    plot_filters,
+    plot_grids,
+    plot_head_maps,
+    plot_maps,
+    show_frames,
+)
 from .matrices import plot_confusion, plot_heatmap
 from .model_diagrams import HIGHLIGHTS, block_diagram, model_diagram
 from .output import show, to_html, to_png, to_svg
@@ -66,6 +75,7 @@ __all__ = [
     "block_diagram",
     "comparison_diagram",
     "embedding_diagram",
+    "frames_html",
     "front_picture",
     "heads_diagram",
     "model_diagram",
@@ -78,10 +88,15 @@ __all__ = [
     "plot_attention_map",
     "plot_bars",
     "plot_confusion",
+    "plot_distance",
+    "plot_filters",
+    "plot_grids",
+    "plot_head_maps",
     "plot_heatmap",
     "plot_history",
     "plot_ladder",
     "plot_lines",
+    "plot_maps",
     "plot_mistakes",
     "plot_reliability",
     "plot_shares",
@@ -89,6 +104,7 @@ __all__ = [
     "receptive_field_diagram",
     "sequence_order_diagram",
     "show",
+    "show_frames",
     "show_groups",
     "show_images",
     "show_patches",

@@ -114,7 +114,7 @@ def show(fig: Figure, alt: str) -> None:
             "show needs alt, the alternative text: one sentence that says what the picture shows."
         )
     alt = " ".join(alt.split())
-    if _in_notebook():
+    if in_notebook():
         from IPython.display import display
 
         data = {"text/html": to_html(fig, alt), "text/plain": alt}
@@ -127,7 +127,8 @@ def show(fig: Figure, alt: str) -> None:
         sys.modules["matplotlib.pyplot"].close(fig)
 
 
-def _in_notebook() -> bool:
+def in_notebook() -> bool:
+    """Say whether this runs in a notebook's kernel."""
     ipython = sys.modules.get("IPython")
     if ipython is None:
         return False
