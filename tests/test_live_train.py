@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from core_helpers import randomise
-from live_helpers import get, node, put
+from live_helpers import LIVE, get, node, put
 from torch import Tensor, nn
 
 from tools.digit_sample import OUT
+from tools.set_repository import ROOT
 from vitcore import ViT, ViTConfig
 from vitcore.training import TrainConfig, build_optimizers, learning_rate, load_weights
 
@@ -269,3 +270,18 @@ def test_options_that_do_not_fit(options: dict, sentence: str, tmp_path: Path) -
     try { new ViT(JSON.parse(process.argv[2])); } catch (error) { tell(error.message); }
     """
     assert node(tmp_path, program, json.dumps(options)).startswith(sentence)
+
+
+def test_the_page_says_what_the_record_holds() -> None:
+    record = json.loads((LIVE / "train-it.json").read_text("utf-8"))
+    page = " ".join((ROOT / "book" / "train_it.md").read_text("utf-8").split())
+    for name, run in record["experiments"].items():
+        card = page.split(f"```{{live}} {name} ")[0].split(":class-item:")[-1]
+        assert f"Here: {100 * run['accuracies'][-1]:.1f} %" in card, name
+    assert f"{100 * record['plain']['accuracies'][-1]:.1f} % of the test digits here" in page
+    reached = [100 * run["accuracies"][-1] for run in record["defaults"]]
+    assert f"reads {min(reached):.1f} to {max(reached):.1f} %" in page
+    assert min(reached) >= 95
+    seconds = max(run["processor_seconds"] for run in record["defaults"])
+    assert f"in {seconds:.0f} seconds" in page
+    assert seconds <= 60

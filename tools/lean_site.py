@@ -59,7 +59,6 @@ KEPT = (
     "mathjax/input/tex/extensions/*",
     "*.LICENSE.txt",
     "live/*",
-    "live/*",
     "live/photos/*",
     "searchtools.js",
     "language_data.js",

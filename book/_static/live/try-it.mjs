@@ -3,6 +3,7 @@
 // head and patch they are about.
 
 import { readDigit, Sheet } from "./draw.mjs";
+import { takeModel } from "./handover.mjs";
 import { Lab } from "./lab.mjs";
 import { photos } from "./photos.mjs";
 import { STEPS } from "./steps.mjs";
@@ -370,7 +371,10 @@ async function start() {
   photos(find("photos"), onLook);
   document.documentElement.classList.add("live-ready");
   try {
-    await lab.load();
+    const own = new URLSearchParams(location.search).get("model") === "trained";
+    const trained = own ? await takeModel() : null;
+    await lab.load(trained);
+    if (trained) told.textContent = "This is the model that you trained. Draw a digit for it.";
     lab.run();
     lab.changed();
     document.documentElement.dataset.live = "ready";
