@@ -247,30 +247,19 @@ def test_ten_classes_without_groups_have_no_further_scores(small_mnist):
     assert run.more == {}
 
 
-def test_a_batch_is_shared_among_processes(small_cifar100):
+def test_a_batch_is_shared_among_processes(small_cifar100, monkeypatch):
     recipe = RECIPES["cifar100-plain"].with_train(batch_size=30)
-    options: dict[str, Any] = {"device": torch.device("cpu"), "world_size": 3}
-    shares = [
-        runs.make_batches(
-            recipe, small_cifar100, small_cifar100.train, training=True, rank=rank, **options
-        )
-        for rank in range(3)
-    ]
+
+    def batches(rank, world_size, split, **options):
+        monkeypatch.setattr(runs, "distributed_rank", lambda: (rank, world_size))
+        cpu = torch.device("cpu")
+        return runs.make_batches(recipe, small_cifar100, split, device=cpu, **options)
+
+    shares = [batches(rank, 3, small_cifar100.train, training=True) for rank in range(3)]
     assert [(b.batch_size, len(b), b.drop_last) for b in shares] == [(10, 13, True)] * 3
-    tests = [
-        runs.make_batches(recipe, small_cifar100, small_cifar100.test, rank=rank, **options)
-        for rank in range(3)
-    ]
-    assert sum(b.num_images for b in tests) == 100
+    assert sum(batches(rank, 3, small_cifar100.test).num_images for rank in range(3)) == 100
     with pytest.raises(ValueError, match="30 images cannot be shared among 4 processes"):
-        runs.make_batches(
-            recipe,
-            small_cifar100,
-            small_cifar100.train,
-            device=torch.device("cpu"),
-            training=True,
-            world_size=4,
-        )
+        batches(0, 4, small_cifar100.train, training=True)
 
 
 def test_rows_of_all_processes_come_back_in_order(monkeypatch):
@@ -280,9 +269,10 @@ def test_rows_of_all_processes_come_back_in_order(monkeypatch):
         assert torch.equal(mine, whole[1::3])
         parts[:] = [whole[rank::3] for rank in range(3)]
 
+    assert torch.equal(runs._gathered(whole, 7), whole)
+    monkeypatch.setattr(runs, "distributed_rank", lambda: (1, 3))
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    assert torch.equal(runs._gathered(whole[1::3], 7, 3), whole)
-    assert torch.equal(runs._gathered(whole, 7, 1), whole)
+    assert torch.equal(runs._gathered(whole[1::3], 7), whole)
 
 
 # --- what a run says of itself ---------------------------------------------------------------

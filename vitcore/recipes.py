@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar
 
-from ._inputs import check_mapping, check_options, check_positive, check_rate, to_pair
+from ._inputs import check_mapping, check_positive, check_rate, to_pair
 from .data import ImageDataset, build_augment, build_mix
 from .patches import patch_grid
 from .training import TrainConfig
@@ -96,8 +96,7 @@ class Recipe(Settings):
 
     def with_train(self, **changes: Any) -> Recipe:
         """The same recipe with other training settings: `recipe.with_train(epochs=3, seed=1)`."""
-        fields = {**vars(self.train), **changes}
-        return replace(self, train=TrainConfig(**check_options("TrainConfig", fields, TrainConfig)))
+        return replace(self, train=TrainConfig.from_dict({**vars(self.train), **changes}))
 
     def quick(self) -> Recipe:
         """The same code path in seconds: two epochs on a few hundred images, not compiled."""

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.flop_counter import FlopCounterMode
 
 from . import training
-from ._inputs import check_positive, to_pair
+from ._inputs import to_pair
 from .data import Batches, ImageDataset, Split, build_augment, build_mix, overlap, sketch_images
 from .recipes import Recipe
-from .training import History, LoadedModel, resolve_device, resolve_precision
+from .training import History, LoadedModel, distributed_rank, resolve_device, resolve_precision
 from .training.arguments import checked, of_kind
 from .training.evaluation import check_targets
 from .vit import ViT, ViTConfig
@@ -169,8 +169,6 @@ def make_batches(
     *,
     device: torch.device,
     training: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
 ) -> Batches:
     """The batches of one split as the recipe wants them: shuffled and changed in training.
 
@@ -179,12 +177,13 @@ def make_batches(
     compiled once more for the smaller last batch.
     """
     _is_recipe("recipe", recipe), _is_dataset("dataset", dataset)
+    rank, world_size = distributed_rank()
     place: dict[str, Any] = {"device": device, "rank": rank, "world_size": world_size}
     place |= {"mean": dataset.mean, "std": dataset.std}
     if not training:
         return Batches(split, 250, **place)  # larger ones leave the cache
     batch_size = recipe.train.batch_size
-    if batch_size % check_positive("world_size", world_size):
+    if batch_size % world_size:
         shared = f"a batch of {batch_size} images cannot be shared among {world_size} processes"
         raise ValueError(f"{shared}: start a number of them that divides it.")
     return Batches(
@@ -200,8 +199,9 @@ def make_batches(
     )
 
 
-def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
+def _gathered(part: Tensor, count: int) -> Tensor:
     """The rows of all processes in their order, each having brought every world_size-th one."""
+    world_size = distributed_rank()[1]
     parts: list[Any] = [part] * world_size
     if world_size > 1:
         torch.distributed.all_gather_object(parts, part)
@@ -211,14 +211,14 @@ def _gathered(part: Tensor, count: int, world_size: int) -> Tensor:
     return whole
 
 
-def _judge(model: nn.Module, recipe: Recipe, dataset: ImageDataset, **place: Any) -> dict[str, Any]:
+def _judge(model: nn.Module, recipe: Recipe, dataset: ImageDataset, device: Any) -> dict[str, Any]:
     """What a run says of its model: the one look at the test images, and clean training ones."""
-    precision = resolve_precision(recipe.train.precision, place["device"])
+    precision = resolve_precision(recipe.train.precision, device)
 
     def logits_of(split: Split) -> Tensor:
-        batches = make_batches(recipe, dataset, split, **place)
-        part = training.predict(model, batches, device=place["device"], precision=precision)
-        return _gathered(part, len(split.labels), place["world_size"])
+        batches = make_batches(recipe, dataset, split, device=device)
+        part = training.predict(model, batches, device=device, precision=precision)
+        return _gathered(part, len(split.labels))
 
     labels, logits = dataset.test.labels, logits_of(dataset.test)
     test = {"loss": training.cross_entropy(logits, labels).item()}
@@ -269,12 +269,11 @@ def train_recipe(
     if not all(len(split.labels) for split in (dataset.train, dataset.val, dataset.test)):
         raise ValueError("the data lacks images to train, validate or test on; give all three.")
     recipe, where = recipe.fitted_to(dataset), resolve_device(device)
-    rank, world_size = training.distributed_rank()
-    place: dict[str, Any] = {"device": where, "rank": rank, "world_size": world_size}
+    rank, world_size = distributed_rank()
     training.set_seed(recipe.train.seed)
     model = of_kind(nn.Module, "a function that makes a model")("build", build(recipe.model))
-    train = make_batches(recipe, dataset, dataset.train, training=True, **place)
-    val = make_batches(recipe, dataset, dataset.val, **place)
+    train = make_batches(recipe, dataset, dataset.train, device=where, training=True)
+    val = make_batches(recipe, dataset, dataset.val, device=where)
     options: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
     # What must be the same when a run is resumed, beside the configuration; a note is words.
     known = {k: v for k, v in recipe.to_dict().items() if k not in ("train", "note")}
@@ -296,7 +295,7 @@ def train_recipe(
         train_pflop=training_pflop(recipe, model, count),
         other_cores=round(max(0.0, others) / (ended - started), 2) if alone else None,
         device=where,
-        **_judge(model, recipe, dataset, **place),
+        **_judge(model, recipe, dataset, where),
     )
     run.test_seconds = time.perf_counter() - ended
     if out is not None and rank == 0 and isinstance(model, ViT):
