@@ -191,7 +191,7 @@ def plant(source: str, lines: Iterable[int] | None = None) -> list[Mutant]:
 def find_tests(file: str, root: Path = ROOT) -> list[list[str]]:
     """The test files of a module: those of its own name, and then those of its folder."""
     path = Path(file)
-    room, name = path.parent.name, path.stem.strip("_").replace("main", "cli")
+    room, name = path.parent.name, {"__main__": "cli"}.get(path.stem, path.stem.strip("_"))
     folders = [room] if len(path.parts) > 2 else []
     names = [[f"test_{name}.py", *(f"test_{folder}_{name}.py" for folder in folders)]]
     names += [[f"test_{folder}.py", f"test_{folder}_*.py"] for folder in folders]
