@@ -103,7 +103,8 @@ def check_options(name: str, options: Any, cls: type, *given: Any, **named: Any)
     except TypeError as error:
         free = [key for key in list(signature.parameters)[len(given) :] if key not in named]
         allowed = f"the options of {cls.__name__} are {', '.join(free) or 'none'}"
-        raise TypeError(f"{name}: {error}; {allowed}.") from None
+        told = " ".join(str(error).split())[:200]  # a name may be as long as it likes
+        raise TypeError(f"{name}: {told}; {allowed}.") from None
     return options
 
 
