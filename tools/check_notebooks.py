@@ -20,9 +20,8 @@ HEADING = re.compile(r"^#{1,2} .*$", re.MULTILINE)
 IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE | re.DOTALL)
 # Cells and words of Markdown that a chapter may have, by the number in its title.
 LENGTH = (70, 3_500)
-# What keeps two chapters from growing until chapter 6 has no more than the others, and chapter 7
-# at most 80 cells and 4,500 words.
-LONGER = {"6": (73, 3_500), "7": (123, 5_919)}
+# Keeps chapter 7 from growing until it has at most 80 cells and 4,500 words.
+LONGER = {"7": (123, 5_919)}
 ALT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\w[^"]*"|'[^']*\w[^']*')""", re.IGNORECASE)
 
 
