@@ -69,6 +69,12 @@ def each(*checks: Check) -> Check:
     return check
 
 
+def _as_json(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _as_json(part) for key, part in value.items()}
+    return [_as_json(part) for part in value] if isinstance(value, (list, tuple)) else value
+
+
 class Settings:
     """What dataclasses of settings share: checks of all fields, and plain values in and out."""
 
@@ -79,8 +85,8 @@ class Settings:
             object.__setattr__(self, name, self.CHECKS[name](name, value))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values; `from_dict` gives the settings back."""
-        return asdict(self)  # type: ignore[call-overload]
+        """As JSON has them; `from_dict` gives the settings back."""
+        return _as_json(asdict(self))  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls: type[S], values: Mapping[str, Any]) -> S:
