@@ -184,7 +184,7 @@ def test_a_planted_mistake_changes_what_it_should(page: Page) -> None:
     row = tab.locator('li[data-bug="softmax-over-queries"]')
     row.get_by_role("radio").check()
     tab.wait_for_function(
-        "/1,000 digits: [\\\\d.]+ %/.test(document.querySelector("
+        "/1,000 digits: [\\d.]+ %/.test(document.querySelector("
         "'li[data-bug=\"softmax-over-queries\"] .live-thousand').textContent)"
     )
     found = re.search(r"1,000 digits: ([\d.]+) %", row.text_content())

@@ -4,9 +4,11 @@
 // pixels a patch, N tokens (with the class token, where there is one), D width, h heads, d = D/h,
 // K classes. Every tensor is a Float32Array, the last axis running fastest.
 
+import { Kernel } from "./kernel.mjs";
 import { readSafetensors } from "./safetensors.mjs";
 
 const NORM_EPS = 1e-6;
+const CHUNK = 256; // rows that are multiplied at once
 const ATTENTIONS = ["global", "locally_enhanced"];
 
 /**
@@ -59,7 +61,8 @@ export function makeModel(config, weights, { classes, mean, std, extra = {} }) {
     if (weights[name]?.length !== length) throw new Error(`${name} does not fit its config.`);
   }
   const d = D / config.heads;
-  return { config, weights, classes, mean, std, extra, H, W, grid, prefix, N, D, d };
+  const bench = makeBench(weights, D, d, N);
+  return { config, weights, classes, mean, std, extra, H, W, grid, prefix, N, D, d, bench };
 }
 
 /**
@@ -211,7 +214,7 @@ function block(model, l, x, B, bug, zeroed) {
  * Where attention goes across the batch by mistake, B and N change places in all but attn_out.
  */
 function attend(model, l, normed, B, bug, zeroed) {
-  const { D, d, config } = model;
+  const { D, d, config, bench } = model;
   const h = config.heads;
   const name = `blocks.${l}.attn`;
   let N = normed.length / (B * D);
@@ -234,12 +237,13 @@ function attend(model, l, normed, B, bug, zeroed) {
   const gathered = new Float32Array(B * N * D); // (B, h, N, d)
   for (let s = 0; s < B * h; s++) { // one image's head after another
     const own = (tensor) => tensor.subarray(s * N * d, (s + 1) * N * d); // (N, d)
-    const map = product(own(q), own(k), N, d).map((score) => score * scale); // (N, N)
+    const turned = transpose(own(k), N, d, 1); // (d, N)
+    const map = product(bench, own(q), turned, N, d, N).map((score) => score * scale); // (N, N)
     for (let i = 0; i < N; i++) // along the keys of query i
       bug === "softmax-over-queries" ? softmax(map, i, N, N) : softmax(map, i * N, 1, N);
     attention.set(map, s * N * N);
     if (zeroed.has(`${l}.${s % h}`)) continue;
-    gathered.set(product(map, transpose(own(v), N, d, 1), N, N), s * N * d);
+    gathered.set(product(bench, map, own(v), N, N, d), s * N * d);
   }
   // Heads side by side: (B, h, N, d) -> (B, N, h·d).
   let mixed = bug === "unmerged-heads" ? gathered : new Float32Array(B * N * D);
@@ -290,38 +294,47 @@ export function answer(model, tokens, B, bug = null) {
   return { features, pooled, logits: linear(model, "head", pooled, B, D) };
 }
 
-/** A linear map by name: x (rows, width) Wᵀ + bias, for the weight (out, width): (rows, out). */
-function linear({ weights }, name, x, rows, width) {
-  return product(x, weights[`${name}.weight`], rows, width, weights[`${name}.bias`]);
+/** A linear map by name: x (rows, width) Wᵀ + bias, for the weight (size, width): (rows, size). */
+function linear({ weights, bench }, name, x, rows, width) {
+  const [W, bias] = [weights[`${name}.weight`], weights[`${name}.bias`]];
+  const size = W.length / width;
+  if (!bench.turned.has(name)) {
+    const turned = bench.kernel.array(W.length); // Wᵀ (width, size), for good
+    turned.set(transpose(W, size, width, 1));
+    bench.turned.set(name, turned);
+  }
+  const y = product(bench, x, bench.turned.get(name), rows, width, size);
+  if (bias) for (let i = 0; i < y.length; i++) y[i] += bias[i % size];
+  return y;
 }
 
-/** x (rows, width) times the transpose of W (size, width), plus bias (size): (rows, size). */
-function product(x, W, rows, width, bias = null) {
-  const size = W.length / width;
+/** The memory in which kernel.mjs multiplies: turned weights, and room for the three matrices. */
+function makeBench(weights, D, d, N) {
+  let [most, total] = [Math.max(N, CHUNK), 0];
+  for (const [name, { length }] of Object.entries(weights)) {
+    if (!name.endsWith(".weight") || length <= D) continue;
+    const size = weights[name.replace(".weight", ".bias")]?.length ?? 3 * D;
+    most = Math.max(most, size, length / size);
+    total += length;
+  }
+  const kernel = new Kernel(total + 2 * CHUNK * most + most * d);
+  const [a, b, c] = [CHUNK * most, most * d, CHUNK * most].map((count) => kernel.array(count));
+  return { kernel, a, b, c, turned: new Map() };
+}
+
+/** x (rows, width) times B (width, size), which lies on the bench or is laid there: (rows, size). */
+function product({ kernel, a, b, c }, x, B, rows, width, size) {
+  if (B.buffer !== b.buffer) {
+    if (B.length > b.length) throw new Error(`${rows} images are too many for one batch.`);
+    b.set(B);
+    B = b;
+  }
   const y = new Float32Array(rows * size);
-  const four = new Float64Array(4 * width); // four rows side by side; zeros past the last
-  for (let r = 0; r < rows; r += 4) {
-    const count = Math.min(4, rows - r);
-    for (let k = 0; k < 4; k++)
-      for (let i = 0; i < width; i++) four[4 * i + k] = k < count ? x[(r + k) * width + i] : 0;
-    for (let o = 0; o < size; o += 2) {
-      // Eight products for six numbers read. An odd last output is computed twice.
-      const p = Math.min(o + 1, size - 1);
-      const w = o * width, z = p * width;
-      let s0 = bias ? bias[o] : 0, s1 = s0, s2 = s0, s3 = s0;
-      let t0 = bias ? bias[p] : 0, t1 = t0, t2 = t0, t3 = t0;
-      for (let i = 0, j = 0; i < width; i++, j += 4) {
-        const u = W[w + i], v = W[z + i];
-        const x0 = four[j], x1 = four[j + 1], x2 = four[j + 2], x3 = four[j + 3];
-        s0 += u * x0; s1 += u * x1; s2 += u * x2; s3 += u * x3;
-        t0 += v * x0; t1 += v * x1; t2 += v * x2; t3 += v * x3;
-      }
-      const at = r * size;
-      y[at + o] = s0; y[at + p] = t0;
-      if (count > 1) { y[at + size + o] = s1; y[at + size + p] = t1; }
-      if (count > 2) { y[at + 2 * size + o] = s2; y[at + 2 * size + p] = t2; }
-      if (count > 3) { y[at + 3 * size + o] = s3; y[at + 3 * size + p] = t3; }
-    }
+  for (let first = 0; first < rows; first += CHUNK) {
+    const count = Math.min(CHUNK, rows - first);
+    a.set(x.subarray(first * width, (first + count) * width));
+    kernel.multiply(c, a, B, count, size, width);
+    y.set(c.subarray(0, count * size), first * size);
   }
   return y;
 }
