@@ -28,6 +28,24 @@ here.</p></noscript>
 <script type="module">import "{static}/{name}.mjs"</script>
 """
 
+# No styles and no script of a file before the reader comes here: the front page stays light.
+FRONT = """\
+<div class="live-front" data-live="front"><p><a class="sd-btn sd-btn-primary"
+href="book/try_it.html">Try it: follow a digit through the model</a></p></div>
+<script type="module">
+const host = document.querySelector('[data-live="front"]');
+const load = () => import("./_static/live/front.mjs").then(({ front }) => front(host));
+const watch = new IntersectionObserver((seen) => {
+  if (!seen.some((entry) => entry.isIntersecting)) return;
+  watch.disconnect();
+  const idle = window.requestIdleCallback ?? setTimeout;
+  if (document.readyState === "complete") idle(load);
+  else addEventListener("load", () => idle(load));
+});
+if (location.protocol !== "file:") watch.observe(host);
+</script>
+"""
+
 
 class Live(SphinxDirective):
     """What stands behind all three: HTML as it is."""
@@ -51,6 +69,14 @@ class LivePage(Live):
         """The page's script, styles and messages."""
         up = "../" * self.env.docname.count("/") or "./"
         return PAGE.format(static=f"{up}_static/live", name=html.escape(self.arguments[0]))
+
+
+class LiveFront(Live):
+    """A digit, its patches, its answer, and the way to the page."""
+
+    def html(self) -> str:
+        """The place, with the link in it, and the script that fills it in time."""
+        return FRONT
 
 
 class LiveMistakes(Live):
@@ -78,10 +104,8 @@ class LiveMistakes(Live):
 
 def setup(app: Sphinx) -> dict[str, object]:
     """Register the directives."""
-    for name, directive in {
-        "live": Live,
-        "live-page": LivePage,
-        "live-mistakes": LiveMistakes,
-    }.items():
-        app.add_directive(name, directive)
+    app.add_directive("live", Live)
+    app.add_directive("live-page", LivePage)
+    app.add_directive("live-front", LiveFront)
+    app.add_directive("live-mistakes", LiveMistakes)
     return {"version": "1", "parallel_read_safe": True}

@@ -2,101 +2,40 @@
 // The page "Try it": a pad, the steps, the mistakes, and the bar at the bottom that says which layer,
 // head and patch they are about.
 
-import { readDigit, Sheet } from "./draw.mjs";
+import { readDigit, SIDE } from "./draw.mjs";
 import { takeModel } from "./handover.mjs";
 import { Lab } from "./lab.mjs";
+import { Pad } from "./pad.mjs";
 import { photos } from "./photos.mjs";
 import { STEPS } from "./steps.mjs";
 import { Bars, Grid, make, onLook, percent, picture, say, Scenes } from "./views.mjs";
 
-const SIDE = 28;
-// A "2", so that there is something to look at before anything is drawn.
-const FIRST = [[
-  [0.29, 0.37], [0.31, 0.26], [0.41, 0.18], [0.56, 0.17], [0.66, 0.24], [0.69, 0.36], [0.65, 0.47],
-  [0.55, 0.58], [0.43, 0.68], [0.31, 0.8], [0.5, 0.79], [0.74, 0.77],
-]];
 const find = (name) => document.querySelector(`[data-live="${name}"]`);
 const lab = new Lab();
 const scenes = new Scenes();
 
 // --- the digit ------------------------------------------------------------------------------------
 
-const sheet = new Sheet();
 const told = make("p", { className: "live-line", role: "status" });
-
-function useSheet() {
-  const image = sheet.read();
-  if (!image) return;
-  lab.digit = image;
-  lab.update();
-}
+const pad = new Pad(
+  "A sheet to draw a digit on, with mouse, finger or pen. Without one, load a test digit with the "
+    + "buttons, or with the keys 0 to 9.",
+  {
+    ink(image) {
+      told.textContent = "";
+      lab.digit = image;
+      lab.update();
+    },
+    done: sayAnswer,
+  },
+);
 
 /** Take an image (28, 28) that was not drawn here; `words` say what it is. */
 function useDigit(image, words) {
-  sheet.clear();
-  drawPad(image);
+  pad.show(image);
   lab.digit = image;
   told.textContent = words;
   lab.update();
-}
-
-const pad = make("canvas", {
-  className: "live-pad", width: 256, height: 256, tabIndex: 0, role: "img",
-  "aria-label": "A sheet to draw a digit on, with mouse, finger or pen. Without one, load a test "
-    + "digit with the buttons, or with the keys 0 to 9.",
-});
-
-function drawPad(image = null) {
-  const pen = pad.getContext("2d");
-  pen.imageSmoothingEnabled = false;
-  if (image) {
-    pen.drawImage(picture(image, SIDE).canvas, 0, 0, 256, 256);
-    return;
-  }
-  const pixels = pen.createImageData(256, 256);
-  sheet.ink.forEach((ink, i) => pixels.data.set([ink, ink, ink, 255], 4 * i));
-  pen.putImageData(pixels, 0, 0);
-}
-
-function listenToPad() {
-  let drawing = null;
-  let fresh = true; // what stands there when the page opens, or comes from elsewhere, goes
-  const point = (event) => {
-    const box = pad.getBoundingClientRect();
-    return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
-  };
-  pad.addEventListener("pointerdown", (event) => {
-    if (event.button) return;
-    drawing = event.pointerId;
-    pad.setPointerCapture(drawing);
-    if (fresh || lab.digit && sheet.empty) sheet.clear();
-    fresh = false;
-    told.textContent = "";
-    sheet.start(...point(event));
-    drawPad();
-    useSheet();
-    event.preventDefault();
-  });
-  pad.addEventListener("pointermove", (event) => {
-    if (event.pointerId !== drawing) return;
-    const path = event.getCoalescedEvents?.() ?? [];
-    for (const part of path.length ? path : [event]) sheet.to(...point(part));
-    drawPad();
-    useSheet();
-  });
-  const end = (event) => {
-    if (event.pointerId !== drawing) return;
-    drawing = null;
-    sayAnswer();
-  };
-  pad.addEventListener("pointerup", end);
-  pad.addEventListener("pointercancel", end);
-  return () => {
-    fresh = true;
-    sheet.clear();
-    drawPad();
-    told.textContent = "Draw a digit, as large as you like.";
-  };
 }
 
 /** Load the next test digit of a class. */
@@ -110,7 +49,7 @@ async function loadTestDigit(choose, words) {
     const image = images.slice(at * SIDE * SIDE, (at + 1) * SIDE * SIDE);
     useDigit(image, `${words} ${at} of MNIST's sample, labelled ${labels[at]}.`);
     lab.query = lab.busiest();
-    requestAnimationFrame(() => setTimeout(sayAnswer, 60));
+    sayAnswer();
   } catch (error) {
     told.textContent = error.message;
   }
@@ -175,9 +114,14 @@ const chooser = (words, accept, take) => {
 
 function draw() {
   const host = find("draw");
-  const clear = listenToPad();
+  const clear = () => {
+    pad.clear();
+    told.textContent = "Draw a digit, as large as you like.";
+  };
   const button = (words, act) => make("button", { type: "button", onclick: act }, words);
-  const digits = make("div", { className: "live-digits", role: "group", "aria-label": "Load a test digit" });
+  const digits = make("div", {
+    className: "live-digits", role: "group", "aria-label": "Load a test digit",
+  });
   for (let digit = 0; digit < 10; digit++) {
     const load = button(String(digit), () => ofClass(digit));
     load.setAttribute("aria-label", `Load a test digit ${digit}`);
@@ -187,7 +131,7 @@ function draw() {
   const answers = make("div", { className: "live-answers" });
   const first = make("p", { className: "live-answer" });
   answers.append(first);
-  const left = make("figure", { className: "live-box" }, make("figcaption", {}, "Draw here"), pad);
+  const left = make("figure", { className: "live-box" }, make("figcaption", {}, "Draw here"), pad.canvas);
   sees.append(make("figcaption", {}, "What the model sees"));
   const controls = make("div", { className: "live-controls" },
     make("div", { className: "live-buttons" }, button("Clear", clear),
@@ -219,9 +163,10 @@ function draw() {
   });
 }
 
-/** Tell those who hear the page what the model reads. */
+/** Tell those who hear the page what the model reads, once it has run. */
 function sayAnswer() {
-  if (lab.trace) say(`It reads ${lab.model.classes[lab.best]}, ${percent(lab.shares[lab.best])}.`);
+  if (lab.waiting) setTimeout(sayAnswer, 20);
+  else if (lab.trace) say(`It reads ${lab.model.classes[lab.best]}, ${percent(lab.shares[lab.best])}.`);
 }
 
 // --- the bar --------------------------------------------------------------------------------------
@@ -356,11 +301,9 @@ function mistakes() {
 // --- all of it ------------------------------------------------------------------------------------
 
 async function start() {
-  sheet.draw(FIRST);
-  lab.digit = sheet.read();
+  lab.digit = pad.sheet.read();
   lab.changed = () => scenes.refresh();
   draw();
-  drawPad();
   for (const [name, step] of Object.entries(STEPS)) {
     const host = find(name);
     const render = step(host, lab);
