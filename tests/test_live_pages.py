@@ -33,7 +33,7 @@ class Page:
         self.tab, self.base = tab, base
         self.complaints: list[str] = []
         self.asked: list[str] = []
-        tab.set_default_timeout(60_000)
+        tab.set_default_timeout(120_000)
         tab.on("pageerror", lambda error: self.complaints.append(f"script: {error}"))
         tab.on("request", lambda request: self.asked.append(request.url))
         tab.on("console", self.hear)
@@ -47,6 +47,7 @@ class Page:
         self.tab.wait_for_function(READY)
 
     def draw(self, points: list[tuple[float, float]]) -> None:
+        self.tab.locator(".live-pad").scroll_into_view_if_needed()
         box = self.tab.locator(".live-pad").bounding_box()
         places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
         self.tab.mouse.move(*places[0])
@@ -135,9 +136,9 @@ def test_layer_head_and_patch_are_chosen(page: Page) -> None:
     bar.get_by_role("button", name="Head 2").click()
     bar.locator("canvas").click(position={"x": 60, "y": 4})
     assert tab.evaluate("[lab.layer, lab.head, lab.query]") == [3, 1, 3]
-    title = tab.locator('[data-live="attention"] figcaption').nth(1)
-    title.scroll_into_view_if_needed()
-    assert title.text_content() == "All 16 queries of layer 4, head 2"
+    step = tab.locator('[data-live="attention"]')
+    step.scroll_into_view_if_needed()
+    step.get_by_text("All 16 queries of layer 4, head 2").wait_for()
 
 
 def test_patches_positions_and_heads_are_taken_away(page: Page) -> None:
@@ -190,14 +191,14 @@ def test_a_planted_mistake_changes_what_it_should(page: Page) -> None:
     found = re.search(r"1,000 digits: ([\d.]+) %", row.text_content())
     assert found
     assert 5 < float(found.group(1)) < 90
-    words = tab.locator('[data-live="attention"] .live-line')
-    words.scroll_into_view_if_needed()
-    assert "A row of a softmax over the keys would add up to 1." in words.text_content()
+    step = tab.locator('[data-live="attention"]')
+    step.scroll_into_view_if_needed()
+    step.get_by_text("A row of a softmax over the keys would add up to 1.").wait_for()
     # Across the batch: the maps are over the other digits.
     tab.locator('li[data-bug="across-the-batch"]').get_by_role("radio").check()
     tab.wait_for_function("lab.across && !lab.waiting")
-    words.scroll_into_view_if_needed()
-    assert "other digits" in words.text_content()
+    step.scroll_into_view_if_needed()
+    step.get_by_text("It looks at the same place of other digits").wait_for()
     tab.locator('li[data-bug=""]').get_by_role("radio").check()
     page.settled()
 
@@ -288,6 +289,25 @@ def test_it_is_open_to_all(width: int, scheme: Any, address: str, browser: Any) 
     barriers += page.tab.evaluate(colours)["violations"]
     context.close()
     assert [f"{found['id']}: {found['nodes'][0]['html'][:200]}" for found in barriers] == []
+
+
+def test_the_front_page_has_a_small_one(address: str, browser: Any) -> None:  # noqa: F811
+    """It costs nothing until it comes into view."""
+    tab = browser.new_page(viewport={"width": 390, "height": 844})
+    page = Page(tab, address)
+    tab.goto(f"{address}/index.html", wait_until="load")
+    tab.wait_for_load_state("networkidle")
+    assert not [url for url in page.asked if "/live/" in url]
+    tab.locator(".live-front").scroll_into_view_if_needed()
+    tab.wait_for_function("'ready' in document.querySelector('.live-front').dataset")
+    assert not [url for url in page.asked if "digits.png" in url or "cifar100" in url]
+    page.draw(SEVEN)
+    tab.wait_for_function("document.querySelector('.live-first b').textContent === '7'")
+    assert tab.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    tab.get_by_role("link", name="Try it: follow a digit through the model").click()
+    tab.wait_for_url("**/book/try_it.html")
+    assert page.complaints == []
+    tab.close()
 
 
 def test_a_page_opened_as_a_file_says_what_to_do(site: Path, browser: Any) -> None:  # noqa: F811

@@ -300,6 +300,20 @@ function mistakes() {
 
 // --- all of it ------------------------------------------------------------------------------------
 
+/** The model that "Train it" left, where the address asks for it. */
+async function trained() {
+  if (new URLSearchParams(location.search).get("model") !== "trained") return null;
+  try {
+    const buffer = await takeModel();
+    if (!buffer) throw new Error("no model");
+    told.textContent = "This is the model that you trained. Draw a digit for it.";
+    return buffer;
+  } catch {
+    told.textContent = "No trained model was left here; chapter 6's runs instead.";
+    return null;
+  }
+}
+
 async function start() {
   lab.digit = pad.sheet.read();
   lab.changed = () => scenes.refresh();
@@ -314,10 +328,7 @@ async function start() {
   photos(find("photos"), onLook);
   document.documentElement.classList.add("live-ready");
   try {
-    const own = new URLSearchParams(location.search).get("model") === "trained";
-    const trained = own ? await takeModel() : null;
-    await lab.load(trained);
-    if (trained) told.textContent = "This is the model that you trained. Draw a digit for it.";
+    await lab.load(await trained());
     lab.run();
     lab.changed();
     document.documentElement.dataset.live = "ready";

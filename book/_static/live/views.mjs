@@ -13,7 +13,10 @@ export function make(name, attributes = {}, ...children) {
   return element;
 }
 
-export const percent = (share) => `${(100 * share).toFixed(share > 0.9995 || share < 0.1 ? 1 : 0)} %`;
+export function percent(share) {
+  const exact = share < 0.1 || (share > 0.985 && share < 0.9995);
+  return `${(100 * share).toFixed(exact ? 1 : 0)} %`;
+}
 export const number = (value) => {
   const text = Math.abs(value) < 0.005 ? "0.00" : value.toFixed(2);
   return text.replace("-", "−");
