@@ -183,8 +183,6 @@ function newRun() {
 
 function setState(next) {
   state = next;
-  go.textContent = { running: "Pause", fetching: "Fetching …", paused: "Go on", done: "Done" }[state];
-  if (state === "new" || (state === "paused" && !run.step)) go.textContent = "Start";
   go.disabled = state === "fetching" || state === "done";
   step.disabled = state !== "new" && state !== "paused";
   reset.disabled = state === "new" || state === "fetching";
@@ -277,6 +275,8 @@ const legend = make("ul", { className: "live-legend" });
 
 function showProgress() {
   find("train").dataset.state = state;
+  const words = { running: "Pause", fetching: "Fetching …", paused: "Go on", done: "Done" }[state];
+  go.textContent = state === "new" || (state === "paused" && !run.step) ? "Start" : words;
   if (!run) return;
   const { mean, accuracy, perEpoch, steps, step: at, seconds } = run;
   find("train").dataset.step = at;
@@ -287,9 +287,9 @@ function showProgress() {
   figures.speed.textContent = speed ? speed.toLocaleString("en") : "–";
   const all = [run, ...past];
   const epochs = Math.max(...all.map(({ options: { epochs: count } }) => count));
-  const words = mean ? `Now ${mean.loss.toFixed(2)}.` : "Nothing yet.";
+  const now = mean ? `Now ${mean.loss.toFixed(2)}.` : "Nothing yet.";
   const lines = (of) => all.map((one, i) => ({ line: of(one), dots: [], colour: COLOURS[i] }));
-  charts.loss.show(lines((one) => one.loss), epochs, words);
+  charts.loss.show(lines((one) => one.loss), epochs, now);
   const dots = all.map((one, i) => ({ line: one.trained, dots: one.tested, colour: COLOURS[i] }));
   const told = accuracy === null ? "Nothing yet." : `Now ${percent(accuracy)} of 1,000 test digits.`;
   charts.accuracy.show(dots, epochs, told);
