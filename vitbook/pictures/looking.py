@@ -284,8 +284,9 @@ def frames_html(figures: Sequence[Figure], labels: Sequence[str], alts: Sequence
         )
     name = f"frames-{zlib.crc32(repr(list(labels)).encode()):08x}"  # the same in every run
     slider = (
-        f'<label hidden>Moment <input type="range" min="0" max="{len(parts) - 1}" '
-        f'value="{len(parts) - 1}" style="width: 20em; max-width: 90%"></label>'
+        '<label style="color: var(--pst-color-text-base, inherit)" hidden>Moment '
+        f'<input type="range" min="0" max="{len(parts) - 1}" value="{len(parts) - 1}" '
+        'style="width: 20em; max-width: 90%"></label>'
     )
     script = f"<script>{_SLIDER.format(name=name)}</script>"
     return f'<div id="{name}">{slider}{"".join(parts)}{script}</div>'
