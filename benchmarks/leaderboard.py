@@ -78,7 +78,7 @@ def _machine(records: Sequence[RunRecord]) -> str:
     text = f"{seconds:,.0f} s, {first['name']}, {used}, {records[0].precision}"
     others = [record.other_cores for record in records]
     if None in others:
-        return f"{text}; whether shared is not noted"
+        return f"{text}; sharing not noted"
     return f"{text}; shared" if max(other or 0 for other in others) >= SHARED else text
 
 
@@ -88,7 +88,7 @@ def cells(runs: Sequence[tuple[str, RunRecord]], address: str = "") -> list[str]
     first = records[0]
     links = ", ".join(f"[{r.seed}]({address}runs/{name}/{RECORD})" for name, r in runs)
     images = first.recipe.get("images")
-    seen = f"{images[0]:,} training images" if images else "all training images"
+    seen = f"{images[0]:,} images" if images else "all images"
     return [
         f"{first.dataset} ({first.split})",
         f"`{first.recipe['name']}`, seed {links}",

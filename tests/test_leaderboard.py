@@ -60,7 +60,7 @@ def test_rows_gather_seeds_and_say_what_they_cost(joined):
     mean = 50 * (first.test_accuracy + runs[1][1].test_accuracy)
     assert row["test accuracy"].startswith(f"{mean:.2f} ± ")
     assert row["test accuracy"].endswith("(2 seeds)")
-    assert row["budget"] == "1 × 200 training images"
+    assert row["budget"] == "1 × 200 images"
     assert row["PFLOP"] == f"{first.train_pflop:.4g}"
     assert row["command"] == "`python -m vitcore train mnist`"
     for others, told in ((0.02, "fp32"), (0.8, "shared"), (None, "not noted")):
