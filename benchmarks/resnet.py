@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from vitbook.ladders import CIFAR100_LADDER
-from vitcore.data import ImageDataset, import_torchvision, load_dataset
+from vitbook.torchvision import import_torchvision
+from vitcore.data import ImageDataset, load_dataset
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.records import RECORD, RunRecord, commit, recorded_command
 from vitcore.runs import train_recipe

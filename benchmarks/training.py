@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from vitbook import records
-from vitcore.data import Batches, ImageDataset, Split, import_torchvision, load_dataset
+from vitbook.torchvision import import_torchvision
+from vitcore.data import Batches, ImageDataset, Split, load_dataset
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.records import RECORD, commit, hardware, now, recorded_command, versions
 from vitcore.runs import make_batches

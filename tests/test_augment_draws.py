@@ -175,15 +175,15 @@ def test_the_boxes_of_cutmix():
     [
         (torch.tensor([0, 5]), "labels reach from 0 to 5; give class numbers from 0 to 4"),
         (torch.tensor([-1, 2]), "labels reach from -1 to 2"),
-        (torch.tensor([0, 1, 2]), r"labels is tensor\(.*give class numbers \(2,\)"),
-        (torch.zeros(2), r"labels is tensor.*give class numbers"),
-        (torch.zeros(2, 4), r"labels is tensor.* or shares \(2, 5\)"),
-        ([0, 1], r"labels is \[0, 1\]; give"),
+        (torch.tensor([0, 1, 2]), r"labels has shape \(3,\); give \(2\)"),
+        (torch.zeros(2), r"targets has shape \(2,\); give \(2, 5\)"),
+        (torch.zeros(2, 4), r"targets has shape \(2, 4\); give \(2, 5\)"),
+        ([0, 1], "labels is a list; give"),
     ],
 )
 def test_labels_that_do_not_fit(labels, words):
     mix: Any = build_mix("mixup_cutmix", num_classes=5)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         mix(torch.zeros(2, 1, 4, 4), labels, generator())
 
 
@@ -266,12 +266,10 @@ def test_draws_on_the_host_follow_from_the_generator_on_the_device(monkeypatch):
         (lambda x: random_erasing(x, value="black"), "value is 'black'; give a"),
         (lambda x: trivial_augment(x, fill=None), "fill is None; give a"),
         (lambda x: trivial_augment(x, generator=3), "generator is 3; give a torch.Generator"),
-        (lambda x: trivial_augment(x[:, :0]), "give channels, rows and columns"),
+        (lambda x: trivial_augment(x[:, :0]), r"\(2, 0, 4, 4\); give"),
         (lambda x: trivial_operation("turn", x, torch.zeros(2)), "name is 'turn'; give one of"),
-        (lambda x: trivial_operation("rotate", x, 3.0), "amount is 3.0; give a tensor"),
+        (lambda x: trivial_operation("rotate", x, 3.0), "amount is a float; give a torch tensor"),
         (lambda x: trivial_operation("rotate", x, torch.zeros(3)), r"amount has shape \(3,\)"),
-        (lambda x: geometry.crop(x, torch.tensor([0, 5]), torch.zeros(2), padding=2), "top lies"),
-        (lambda x: geometry.crop(x, torch.zeros(2), torch.tensor([-1, 0]), padding=2), "left lies"),
         (lambda x: geometry.crop(x, torch.zeros(2), torch.zeros(2), padding=-1), "padding is -1"),
         (lambda x: random_affine(x, degrees=5, fill="grey"), "fill is 'grey'"),
         (lambda _: build_augment("digits", fill=2), "fill is 2; give a number between 0 and 1"),

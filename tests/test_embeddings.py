@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from core_helpers import largest_difference, says_in_one_sentence, small_images, small_vit
 
+from vitbook.torchvision import import_torchvision
 from vitcore import TokenLayout, resize_positions, sincos_positions_1d, sincos_positions_2d
-from vitcore.data import import_torchvision
 
 
 def waves(position: float, dim: int) -> list[float]:

@@ -11,8 +11,8 @@ import torch
 from core_helpers import largest_difference, randomise
 from torch import Tensor, nn
 
+from vitbook.torchvision import import_torchvision
 from vitcore import Block, ViT, create_model
-from vitcore.data import import_torchvision
 
 import_torchvision()  # before timm, which imports it
 timm = pytest.importorskip("timm", reason="timm is a development dependency")

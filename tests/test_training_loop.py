@@ -350,7 +350,7 @@ def test_a_folder_of_images_through_a_plain_loader(tmp_path):
     """The example in fit's docstring: torchvision's ImageFolder in torch's DataLoader."""
     from PIL import Image
 
-    from vitcore.data import import_torchvision
+    from vitbook.torchvision import import_torchvision
 
     import_torchvision()
     from torchvision.datasets import ImageFolder

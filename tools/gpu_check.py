@@ -134,7 +134,7 @@ def compile_works() -> str:
 
 def timm_parity() -> str:
     """The same weights give timm's logits on the device."""
-    from vitcore.data import import_torchvision
+    from vitbook.torchvision import import_torchvision
 
     import_torchvision()  # timm imports it, also where its compiled half does not fit torch
     import timm

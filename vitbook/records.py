@@ -3,19 +3,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import os
 import statistics
-import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitcore.data import SPLITS, Split, cache_dir
-from vitcore.data.download import checksum
+from vitcore.data.download import checksum, download
 from vitcore.records import RECORD, Record, RunRecord, read_json
 from vitcore.runs import WEIGHTS, check_unseen
 from vitcore.training import LoadedModel, load_weights, replace_file
@@ -296,19 +294,12 @@ def _download(url: str, path: Path, sha256: str, size: int) -> None:
         "it in VITCORE_RUNS"
     )
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "vitcore"})
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
-            # One byte more than it should be is enough to know that it is another file.
-            content = response.read(size + 1)
-    except (OSError, ValueError) as error:
-        raise OSError(f"could not download {url} ({error}): {help_offline}.") from error
-    if hashlib.sha256(content).hexdigest() != sha256:
+        download(url, path, sha256=sha256, size_limit=size)
+    except OSError as error:
         raise OSError(
-            f"{url} is not the file this version of vitcore knows (checksum differs): update "
+            f"could not download {url} as this version of vitcore knows it ({error}): update "
             f"vitcore, or {help_offline}."
-        )
-    with replace_file(path) as temporary:
-        temporary.write_bytes(content)
+        ) from error
 
 
 def run_file(name: str, file: str = RECORD) -> Path:

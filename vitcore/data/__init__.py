@@ -8,17 +8,10 @@ their images stand in, and what cannot be recognised is called unverified.
 """
 
 # ruff: noqa: F401  (what the rooms of this package offer)
-from ._torchvision import import_torchvision
 from .augment import Augment, Mix, build_augment, build_mix
 from .batches import Batches
 from .dataset import SPLITS, ImageDataset, Source, Split
-from .download import (
-    DOWNLOAD_ATTEMPTS,
-    DOWNLOAD_TIMEOUT,
-    DataUnavailableError,
-    DownloadError,
-    cache_dir,
-)
+from .download import DOWNLOAD_TIMEOUT, DataUnavailableError, DownloadError, cache_dir
 from .folder import load_folder
 from .images import IMAGE_SUFFIXES, read_image
 from .known import (

@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from .._inputs import check_number, check_rate, check_tensor, shown
+from .._inputs import check, check_number, check_rate, check_tensor, shown
 
-
-def check_seed(seed: Any) -> int:
-    """Raise one clear sentence unless ``seed`` is a whole number, of any size and sign."""
-    if not isinstance(seed, Integral) or isinstance(seed, bool):
-        raise TypeError(f"seed is {shown(seed)}; give a whole number.")
-    return int(seed)
+check_seed = partial(check, kind=Integral, allowed="a whole number", make=int)
+check_share = partial(
+    check_number, fits=lambda number: 0 <= number <= 1, allowed="a number between 0 and 1"
+)
 
 
 def check_path(name: str, path: Any) -> Path:
@@ -30,33 +27,24 @@ def check_path(name: str, path: Any) -> Path:
     return Path(path).expanduser()
 
 
-_COLUMNS = {"shift": (2,), "box": (4,)}
-
-
 def check_pictures(images: Any, generator: Any = None, **amounts: Any) -> None:
     """Raise one clear sentence unless images are (B, C, H, W) and each amount has a row for each.
 
-    generator: None or one on the images' device.
+    generator: None or one on the images' device. Amounts are (B,), shift (B, 2), box (B, 4).
     """
     check_tensor("images", images, "B, C, H, W")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator is {shown(generator)}; give a torch.Generator or None.")
-    if generator is not None and generator.device.type != images.device.type:
-        places = f"generator is on {generator.device} and images on {images.device}"
-        raise ValueError(f"{places}; give both on one device.")
+    if generator is not None:
+        check("generator", generator, torch.Generator, "a torch.Generator or None")
+        if generator.device.type != images.device.type:
+            places = f"generator is on {generator.device} and images on {images.device}"
+            raise ValueError(f"{places}; give both on one device.")
     for name, value in amounts.items():
-        flags = isinstance(value, Tensor) and value.dtype == torch.bool and name != "which"
-        if not isinstance(value, Tensor) or value.is_complex() or flags:
-            raise TypeError(f"{name} is {shown(value)}; give a tensor of real numbers.")
-        shape = (len(images), *_COLUMNS.get(name, ()))
-        if value.shape != shape or value.device != images.device:
-            given, wanted = f"{tuple(value.shape)} on {value.device}", f"{shape} on {images.device}"
-            raise ValueError(f"{name} has shape {given}; give {wanted}, a row for each image.")
-
-
-check_share = partial(
-    check_number, fits=lambda number: 0 <= number <= 1, allowed="a number between 0 and 1"
-)
+        row = {"shift": ", 2", "box": ", 4"}.get(name, "")
+        check_tensor(name, value, f"{len(images)}{row}", floating=False)
+        flags = value.dtype == torch.bool and name != "which"
+        if value.is_complex() or flags or value.device != images.device:
+            given = f"{name} is {value.dtype} on {value.device}"
+            raise ValueError(f"{given}; give real numbers on {images.device}.")
 
 
 def check_range(name: str, value: Any, least: float, most: float = math.inf) -> tuple[float, float]:
@@ -71,6 +59,7 @@ def check_range(name: str, value: Any, least: float, most: float = math.inf) -> 
 
 def check_affine(degrees: Any, translate: Any, scale: Any) -> tuple[float, float, float]:
     """Raise one clear sentence unless these are amounts that can be drawn up to."""
-    largest = "the largest amount to draw"
-    check = partial(check_number, fits=lambda n: 0 <= n < 3e38, allowed=f"zero or more, {largest}")
-    return check("degrees", degrees), check("translate", translate), check_rate("scale", scale)
+    allowed = "zero or more, the largest amount to draw"
+    check_amount = partial(check_number, fits=lambda n: 0 <= n < 3e38, allowed=allowed)
+    amounts = check_amount("degrees", degrees), check_amount("translate", translate)
+    return *amounts, check_rate("scale", scale)

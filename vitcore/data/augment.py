@@ -8,20 +8,18 @@ a whole batch would move all its images alike, which teaches the model less.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .._inputs import check_flag, check_whole, shown
+from .._inputs import check_above_zero, check_choice, check_flag, check_options, check_whole
 from ._inputs import check_affine, check_pictures, check_share
 from .geometry import crop, hflip, random_affine, random_erasing, random_resized_crop
 from .mixing import Mix, mixup_cutmix
 from .trivial import trivial_augment
 
-T = TypeVar("T")
 Augment = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
@@ -29,15 +27,10 @@ def digits(
     *, degrees: float = 10.0, translate: float = 2.0, scale: float = 0.1, fill: float = 0.0
 ) -> Augment:
     """Small rotations, shifts and scales, which leave a digit the digit that it was."""
-    degrees, translate, scale = check_affine(degrees, translate, scale)
+    check_affine(degrees, translate, scale)
     fill = check_share("fill", fill)
-
     amounts = {"degrees": degrees, "translate": translate, "scale": scale, "fill": fill}
-
-    def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return random_affine(images, **amounts, generator=generator)
-
-    return augment
+    return lambda images, generator=None: random_affine(images, **amounts, generator=generator)
 
 
 def cifar(
@@ -61,8 +54,7 @@ def cifar(
     padding = check_whole("padding", padding)
     for name, share in (("min_scale", min_scale), ("erasing", erasing), ("fill", fill)):
         check_share(name, share)
-    if not min_scale:
-        raise ValueError("min_scale is a share of the area above 0, such as 0.8, given 0.")
+    check_above_zero("min_scale", min_scale)
 
     def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         check_pictures(images, generator)
@@ -97,26 +89,12 @@ def build_augment(name: str | None, **options: Any) -> Augment | None:
 
 
 def build_mix(name: str | None, *, num_classes: int, **options: Any) -> Mix | None:
-    """Return the mixing of that name for ``num_classes`` classes, or None for None.
-
-    Raises ValueError for an unknown name, TypeError for an option that it does not have.
-    """
-    mixes = {key: partial(mix, num_classes=num_classes) for key, mix in MIXES.items()}
-    return _build("mixing", mixes, name, options)
+    """Return the mixing of that name for ``num_classes`` classes, or None for None; raises so."""
+    return _build("mixing", MIXES, name, options, num_classes=num_classes)
 
 
-def _build(
-    what: str, table: Mapping[str, Callable[..., T]], name: str | None, options: dict[str, Any]
-) -> T | None:
-    if name is None and options:
-        given = f"no {what} was named, yet options were given: {sorted(options)}"
-        raise TypeError(f"{given}; name one of {sorted(table)}.")
-    if name is None:
+def _build(what: str, table: Any, name: Any, options: dict[str, Any], **given: Any) -> Any:
+    if name is None and not options:
         return None
-    if not isinstance(name, str) or name not in table:
-        raise ValueError(f"there is no {what} {shown(name)}: use one of {sorted(table)}.")
-    try:
-        return table[name](**options)
-    except TypeError as error:
-        reason = str(error).rstrip(".")
-        raise TypeError(f"the {what} {name!r} was given wrong options: {reason}.") from None
+    make = table[check_choice(f"the {what}", name, table)]
+    return make(**given, **check_options(f"the {what} {name!r}", options, make, **given))

@@ -59,7 +59,7 @@ class Batches:
         self.batch_size = check_positive("batch_size", batch_size)
         self.shuffle = check_flag("shuffle", shuffle)
         self.drop_last = check_flag("drop_last", drop_last)
-        self.seed = check_seed(seed)
+        self.seed = check_seed("seed", seed)
         for name, change in (("augment", augment), ("mix", mix)):
             if change is not None and not callable(change):
                 raise TypeError(f"{name} is {shown(change)}; give a function or None.")

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import http.client
 import os
@@ -19,8 +18,6 @@ from typing import Any
 DOWNLOAD_TIMEOUT = 30.0  # seconds of silence from a server before it is given up
 DOWNLOAD_DEADLINE = 3600.0  # seconds for one file, however steadily it trickles
 DOWNLOAD_LIMIT = 500_000_000  # bytes of one file
-DOWNLOAD_ATTEMPTS = 2  # times that one mirror is asked for one file
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DataUnavailableError(RuntimeError):
@@ -68,20 +65,14 @@ def workspace(target: Path) -> Iterator[Path]:
     directory, prefix = target.parent, f".partial-{target.name}-"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory / f".{target.name}.lock") as alone:
-            for old in directory.glob(f"{prefix}*") if alone else ():
-                shutil.rmtree(old, ignore_errors=True)
-            with tempfile.TemporaryDirectory(prefix=prefix, dir=directory) as folder:
-                yield Path(folder)
     except OSError as error:
-        if error.errno in _FULL:
-            problem = "is on a disk that is full (nothing unfinished was left there): free 500 MB"
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            problem = "cannot be written to: give yourself the right"
-        else:
-            raise
-        advice = f"{directory} {problem}, or name another directory by VITCORE_CACHE"
-        raise OSError(error.errno, advice) from error
+        problem = f"{directory} cannot be written to ({error.strerror})"
+        raise OSError(f"{problem}; name another directory by VITCORE_CACHE.") from error
+    with locked(directory / f".{target.name}.lock") as alone:
+        for old in directory.glob(f"{prefix}*") if alone else ():
+            shutil.rmtree(old, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=prefix, dir=directory) as folder:
+            yield Path(folder)
 
 
 def store(target: Path, write: Callable[[Path], None], folder: Path) -> None:
@@ -106,24 +97,23 @@ def download(
     url: str,
     path: str | os.PathLike[str],
     *,
-    sha256: str | None = None,
-    md5: str | None = None,
     size_limit: int = DOWNLOAD_LIMIT,
-    deadline: float | None = None,
+    deadline: float = DOWNLOAD_DEADLINE,
+    **sums: str,
 ) -> None:
     """Download one file to ``path``; nothing stands there before it is whole and checked.
 
-    size_limit is in bytes, deadline in seconds for all of it (an hour, if None). A server that is
-    silent for DOWNLOAD_TIMEOUT seconds is given up.
+    size_limit is in bytes, deadline in seconds for all of it; sums are checksums by their name in
+    hashlib. A server that is silent for DOWNLOAD_TIMEOUT seconds is given up.
 
-    Raises DownloadError, an OSError, with one sentence; OSError for a full disk.
+    Raises DownloadError, an OSError, with one sentence.
     """
     target = Path(path)
 
     def write(part: Path) -> None:
-        _receive(url, part, size_limit, deadline or DOWNLOAD_DEADLINE)
-        for kind, wanted in (("sha256", sha256), ("md5", md5)):
-            if wanted and checksum(part, kind) != wanted:
+        _receive(url, part, size_limit, deadline)
+        for kind, wanted in sums.items():
+            if checksum(part, kind) != wanted:
                 raise DownloadError(f"{part.stat().st_size} bytes arrived, with a wrong checksum")
 
     with workspace(target) as folder:
@@ -151,8 +141,7 @@ def _receive(url: str, part: Path, size_limit: int, deadline: float) -> None:
                     file.write(block)
                     bar.update(len(block))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        local = isinstance(error, DownloadError) or getattr(error, "errno", None) in _FULL
-        if local or isinstance(error, PermissionError):
+        if isinstance(error, DownloadError):
             raise
         raise DownloadError(str(error) or type(error).__name__) from error
     if arrived < announced:
@@ -160,18 +149,16 @@ def _receive(url: str, part: Path, size_limit: int, deadline: float) -> None:
 
 
 def fetch(file: str, md5: str, mirrors: list[str], folder: Path) -> bytes:
-    """Download one file until its checksum is right, asking mirror after mirror, each twice."""
+    """Download one file until its checksum is right, asking mirror after mirror."""
     problems = []
     for mirror in list(mirrors):
         address = mirror.rstrip("/") + "/" + file
-        for attempt in range(1, DOWNLOAD_ATTEMPTS + 1):
-            try:
-                download(address, folder / file, md5=md5)
-            except DownloadError as error:
-                if attempt == DOWNLOAD_ATTEMPTS:
-                    problems.append(f"{address}: {error}")
-            else:
-                mirrors.remove(mirror)  # the next file is asked for here first
-                mirrors.insert(0, mirror)
-                return (folder / file).read_bytes()
+        try:
+            download(address, folder / file, md5=md5)
+        except DownloadError as error:
+            problems.append(f"{address}: {error}")
+        else:
+            mirrors.remove(mirror)  # the next file is asked for here first
+            mirrors.insert(0, mirror)
+            return (folder / file).read_bytes()
     raise DataUnavailableError("; ".join(problems))

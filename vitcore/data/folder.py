@@ -46,7 +46,7 @@ def load_folder(
     """
     root = check_path("path", path)
     size = to_pair(image_size)
-    seed = check_seed(seed)
+    seed = check_seed("seed", seed)
     channels = None if channels is None else check_positive("channels", channels)
     files = _class_files(root)
     paths = [path for group in files.values() for path in group]

@@ -121,16 +121,12 @@ def hflip(images: Tensor, which: Tensor) -> Tensor:
 def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int, fill: float = 0.0) -> Tensor:
     """Pad each image (B, C, H, W) by ``padding`` pixels of ``fill``, cut its size out again.
 
-    top, left (B,): where the cut begins, from 0 to twice the padding; the padding itself is the
-    middle, which leaves the image as it is.
+    top, left (B,): where the cut begins, from 0 to twice the padding, to which they are clamped;
+    the padding itself is the middle, which leaves the image as it is.
     """
     check_pictures(images, top=top, left=left)
     padding = check_whole("padding", padding)
     fill = check_number("fill", fill)
-    if images.device.type == "cpu":  # reading them back from a GPU would make the loop wait
-        for name, start in (("top", top), ("left", left)):
-            if len(images) and not 0 <= start.min() <= start.max() <= 2 * padding:
-                raise ValueError(f"{name} lies between 0 and {2 * padding}, twice the padding.")
     count, channels, height, width = images.shape
     if not count:
         return images
@@ -141,7 +137,8 @@ def crop(images: Tensor, top: Tensor, left: Tensor, *, padding: int, fill: float
     stretches = padded.as_strided((padded.numel() - width + 1, width), (1, 1))
     planes = torch.arange(count * channels, device=images.device).view(count, channels, 1)
     lines = torch.arange(height, device=images.device)
-    corner = (top.long() * cols + left.long()).view(-1, 1, 1)
+    top, left = (start.long().clamp(0, 2 * padding) for start in (top, left))
+    corner = (top * cols + left).view(-1, 1, 1)
     starts = planes * (rows * cols) + corner + lines * cols  # (B, C, H)
     return stretches.index_select(0, starts.flatten()).view(images.shape)
 

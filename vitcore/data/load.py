@@ -58,7 +58,7 @@ def load_dataset(
         raise ValueError(f"there is no data set {shown(name)}; {choice}.")
     wanted = _wants_stand_in(stand_in)
     validation = check_whole("validation", validation)
-    seed = check_seed(seed)
+    seed = check_seed("seed", seed)
     if mirrors is not None and (
         not isinstance(mirrors, (list, tuple)) or not all(isinstance(m, str) for m in mirrors)
     ):
@@ -81,7 +81,7 @@ def load_dataset(
     if arrays is not None:
         origin = f"{arrays['file']} {where}"
     elif wanted:
-        arrays, origin = _stand_in(name, cache), "generated"
+        arrays, origin = _standin.generate(name), "generated"
     else:
         arrays, origin = download_dataset(name, cache, mirrors), "download"
     return build_dataset(name, arrays, origin, validation, seed)
@@ -178,17 +178,3 @@ def _wants_stand_in(stand_in: bool | str | None) -> bool | str:
     if isinstance(stand_in, (bool, str)) and stand_in in (True, False, "only"):
         return stand_in
     raise ValueError(f'stand_in is None, True, False or "only", given {shown(stand_in)}')
-
-
-def _stand_in(name: str, cache: Path) -> dict[str, Any]:
-    """The generated images, from the cache where they are there and whole."""
-    path = cache / f"{name}-stand-in-{_standin.VERSION}.npz"
-    with contextlib.suppress(ValueError, OSError):
-        return read_npz(path, KNOWN[name])
-    arrays = _standin.generate(name)
-    try:
-        with workspace(path) as folder:
-            store(path, lambda part: np.savez(part, **arrays), folder)
-    except OSError as error:  # it serves as well without being kept
-        warnings.warn(f"the stand-in is not kept in the cache: {error}", stacklevel=2)
-    return arrays

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._inputs import check_above_zero, check_whole, shown
+from .._inputs import check_above_zero, check_tensor, check_whole
 from ._inputs import check_pictures, check_share
 from .geometry import column, host_generator, inside_box
 
@@ -23,14 +23,10 @@ Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
 
 def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
     """Class numbers (B,) as distributions (B, K); soft labels stay."""
-    count = len(images)
-    tensor = isinstance(labels, Tensor) and labels.device == images.device
-    if tensor and labels.shape == (count, num_classes) and not labels.is_complex():
-        return labels.to(images.dtype)
-    if not tensor or labels.shape != (count,) or labels.dtype.is_floating_point:
-        wanted = f"class numbers ({count},) or shares ({count}, {num_classes})"
-        raise ValueError(f"labels is {shown(labels)}; give {wanted} on {images.device}.")
-    if labels.device.type == "cpu" and count:  # reading from a GPU would make the loop wait
+    if isinstance(labels, Tensor) and (labels.ndim == 2 or labels.is_floating_point()):
+        return _check_targets(images, labels.to(images.dtype), num_classes)
+    check_pictures(images, labels=labels)
+    if labels.device.type == "cpu" and len(labels):  # reading from a GPU would make the loop wait
         low, high = int(labels.min()), int(labels.max())
         if low < 0 or high >= num_classes:
             wanted = f"class numbers from 0 to {num_classes - 1}, or another num_classes"
@@ -38,12 +34,11 @@ def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
     return F.one_hot(labels.long(), num_classes).to(images.dtype)
 
 
-def _check_targets(images: Tensor, targets: Any) -> None:
-    if not isinstance(targets, Tensor) or not targets.is_floating_point():
-        raise TypeError(f"targets is {shown(targets)}; give a floating point tensor (B, K).")
-    if targets.ndim != 2 or len(targets) != len(images) or targets.device != images.device:
-        given = f"shape {tuple(targets.shape)} on {targets.device}"
-        raise ValueError(f"targets has {given}; give ({len(images)}, K) on {images.device}.")
+def _check_targets(images: Tensor, targets: Any, classes: Any = "K") -> Tensor:
+    check_tensor("targets", targets, f"{len(images)}, {classes}")
+    if targets.device != images.device:
+        raise ValueError(f"targets is on {targets.device}; give it on {images.device}.")
+    return targets
 
 
 def mixup(images: Tensor, targets: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:

@@ -25,63 +25,50 @@ def _grey(images: Tensor) -> Tensor:
 
 def _blend(images: Tensor, other: Tensor, factor: Tensor) -> Tensor:
     """other + factor (images - other), kept within [0, 1]; factor (B,)."""
-    return torch.lerp(other.expand_as(images), images, column(factor.to(images.dtype))).clamp(0, 1)
+    return torch.lerp(other.expand_as(images), images, column(factor)).clamp(0, 1)
 
 
-def brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply each image (B, C, H, W) by its factor (B,)."""
-    check_pictures(images, factor=factor)
-    return (images * column(factor.to(images.dtype))).clamp(0, 1)
+def _brightness(images: Tensor, amount: Tensor, _: float) -> Tensor:
+    return (images * column(1 + amount)).clamp(0, 1)
 
 
-def colour(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with its grey self: 0 is grey, 1 the image, 2 twice as colourful."""
-    check_pictures(images, factor=factor)
-    return _blend(images, _grey(images), factor)
+def _colour(images: Tensor, amount: Tensor, _: float) -> Tensor:
+    return _blend(images, _grey(images), 1 + amount)
 
 
-def contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with the mean of its grey self: 0 is flat, 1 the image."""
-    check_pictures(images, factor=factor)
-    return _blend(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), factor)
+def _contrast(images: Tensor, amount: Tensor, _: float) -> Tensor:
+    return _blend(images, _grey(images).mean(dim=(1, 2, 3), keepdim=True), 1 + amount)
 
 
-def sharpness(images: Tensor, factor: Tensor) -> Tensor:
-    """Blend each image with its blurred self: 0 is blurred, 1 the image; the rim stays."""
-    check_pictures(images, factor=factor)
+def _sharpness(images: Tensor, amount: Tensor, _: float) -> Tensor:
+    """Blend each image with its blurred self; the rim stays."""
     if min(images.shape[-2:]) <= 2:
         return images
     kernel = images.new_tensor([[1, 1, 1], [1, 5, 1], [1, 1, 1]]) / 13
     kernel = kernel.expand(images.shape[1], 1, 3, 3)
     blurred = images.clone()
     blurred[:, :, 1:-1, 1:-1] = F.conv2d(images, kernel, groups=images.shape[1])
-    return _blend(images, blurred, factor)
+    return _blend(images, blurred, 1 + amount)
 
 
-def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Leave 2 ** bits levels of each channel; bits (B,)."""
-    check_pictures(images, bits=bits)
-    levels = column(torch.exp2(bits.to(images.dtype)))
+def _posterize(images: Tensor, amount: Tensor, _: float) -> Tensor:
+    levels = column(torch.exp2(8 - amount.round()))
     return torch.minimum((images * levels).floor(), levels - 1) / levels
 
 
-def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert the values at and above the threshold (B,)."""
-    check_pictures(images, threshold=threshold)
-    return torch.where(images >= column(threshold), 1 - images, images)
+def _solarize(images: Tensor, amount: Tensor, _: float) -> Tensor:
+    return torch.where(images >= column(1 - amount), 1 - images, images)
 
 
-def autocontrast(images: Tensor) -> Tensor:
+def _autocontrast(images: Tensor, *_: object) -> Tensor:
     """Stretch every channel of each image so that it reaches from 0 to 1."""
-    check_pictures(images)
     low, high = images.amin(dim=(2, 3), keepdim=True), images.amax(dim=(2, 3), keepdim=True)
     flat = low == high
     return (images - low.masked_fill(flat, 0)) / (high - low).masked_fill(flat, 1)
 
 
-def equalize(images: Tensor) -> Tensor:
+def _equalize(images: Tensor, *_: object) -> Tensor:
     """Spread the values of every channel evenly over 256 levels, as Pillow does."""
-    check_pictures(images)
     count, channels, rows, cols = images.shape
     # The largest number below 256 makes 1.0 the last level and nothing more.
     levels = (images * (256 - 1e-3)).long().clamp(0, 255).flatten(2)  # (B, C, H·W)
@@ -107,7 +94,7 @@ def _translate(images: Tensor, amount: Tensor, fill: float, axis: int) -> Tensor
 
 def _slide(images: Tensor, slope: Tensor, shift: Tensor, fill: float, axis: int) -> Tensor:
     theta = torch.eye(2, 3, device=images.device, dtype=images.dtype).repeat(len(images), 1, 1)
-    theta[:, axis, 1 - axis], theta[:, axis, 2] = slope.to(images.dtype), shift.to(images.dtype)
+    theta[:, axis, 1 - axis], theta[:, axis, 2] = slope, shift
     return sample(images, theta, fill)
 
 
@@ -120,20 +107,20 @@ def _rotate(images: Tensor, amount: Tensor, fill: float) -> Tensor:
 # drawn; 31 amounts from nothing to the largest. TrivialAugment's wide space (Müller and Hutter,
 # 2021, table 5), in torchvision's order.
 _SPACE: dict[str, tuple[Callable[[Tensor, Tensor, float], Tensor], float, bool]] = {
-    "identity": (lambda images, amount, _: images, 0.0, False),
+    "identity": (lambda images, *_: images, 0.0, False),
     "shear_x": (partial(_shear, axis=0), 0.99, True),
     "shear_y": (partial(_shear, axis=1), 0.99, True),
     "translate_x": (partial(_translate, axis=0), 32.0, True),
     "translate_y": (partial(_translate, axis=1), 32.0, True),
     "rotate": (_rotate, 135.0, True),
-    "brightness": (lambda images, amount, _: brightness(images, 1 + amount), 0.99, True),
-    "colour": (lambda images, amount, _: colour(images, 1 + amount), 0.99, True),
-    "contrast": (lambda images, amount, _: contrast(images, 1 + amount), 0.99, True),
-    "sharpness": (lambda images, amount, _: sharpness(images, 1 + amount), 0.99, True),
-    "posterize": (lambda images, amount, _: posterize(images, 8 - amount.round()), 6.0, False),
-    "solarize": (lambda images, amount, _: solarize(images, 1 - amount), 1.0, False),
-    "autocontrast": (lambda images, amount, _: autocontrast(images), 0.0, False),
-    "equalize": (lambda images, amount, _: equalize(images), 0.0, False),
+    "brightness": (_brightness, 0.99, True),
+    "colour": (_colour, 0.99, True),
+    "contrast": (_contrast, 0.99, True),
+    "sharpness": (_sharpness, 0.99, True),
+    "posterize": (_posterize, 6.0, False),
+    "solarize": (_solarize, 1.0, False),
+    "autocontrast": (_autocontrast, 0.0, False),
+    "equalize": (_equalize, 0.0, False),
 }
 TRIVIAL = {name: (largest, signed) for name, (_, largest, signed) in _SPACE.items()}
 _TRIVIAL_BINS = 31
@@ -148,7 +135,7 @@ def trivial_operation(name: str, images: Tensor, amount: Tensor, fill: float = 0
     """
     check_choice("name", name, TRIVIAL)
     check_pictures(images, amount=amount)
-    return _SPACE[name][0](images, amount, check_number("fill", fill))
+    return _SPACE[name][0](images, amount.to(images.dtype), check_number("fill", fill))
 
 
 def trivial_augment(
@@ -173,5 +160,5 @@ def trivial_augment(
     for mine, (name, (largest, signed)) in zip(order, TRIVIAL.items(), strict=True):
         if name != "identity" and len(mine):
             amount = strength[mine] * largest * (sign[mine] if signed else 1)
-            changed[mine] = trivial_operation(name, images[mine], amount.to(images.dtype), fill)
+            changed[mine] = trivial_operation(name, images[mine], amount, fill)
     return changed

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Imports torchvision, also beside a torch that its compiled half does not fit (chapter 6)."""
+"""Imports torchvision, also beside a torch that its compiled half does not fit (chapter 5)."""
 
 from __future__ import annotations
 
