@@ -90,7 +90,7 @@ def test_every_channel_has_a_mean_and_a_deviation_of_its_own():
         ((images, mean[:2], std), "2 and 3 values; give one for each of the images' 3 channels"),
         ((images, mean, (0.1, 0.0, 0.1)), "value of std is 0.0; give a positive"),
         ((images, 0.5, std), "mean is 0.5; give a number per channel"),
-        ((images.long(), mean, std), r"images is torch\.int64; give uint8"),
+        ((images.long(), mean, std), r"images is torch\.int64; give floating point"),
         ((images[0, 0], mean, std), r"images has shape \(4, 5\)"),
         ((None, mean, std), "images is a NoneType"),
     ):
@@ -141,7 +141,7 @@ def test_the_fingerprint_is_of_training_and_validation_images_and_labels(small_m
         ({"test": Split(torch.zeros(1, 1, 8, 8).byte(), torch.zeros(1).long())}, "give one shape"),
         (
             {"test": Split(torch.zeros(2, 1, 28, 28).byte(), torch.zeros(3))},
-            "2 images but labels of shape",
+            "labels of a split has shape",
         ),
     ],
 )

@@ -204,19 +204,19 @@ def test_each_iteration_is_an_epoch_of_its_own():
             TypeError,
             "labels of a split are torch.bool .*class numbers or shares",
         ),
-        ((numbered(3).images, [0, 1, 2]), {}, TypeError, "are Tensor and list; give two tensors"),
+        ((numbered(3).images, [0, 1, 2]), {}, TypeError, "labels of a split is a list"),
         (Split(torch.zeros(3, 1, 2, 2), torch.zeros(3)), {}, TypeError, "give uint8"),
         (
             Split(numbered(3).images[:, 0], torch.zeros(3)),
             {},
-            TypeError,
-            "give uint8",
+            ValueError,
+            r"give \(N, C, H, W\)",
         ),
         (
             Split(numbered(3).images, torch.zeros(4)),
             {},
             ValueError,
-            "3 images but labels",
+            "labels of a split has shape",
         ),
         (numbered(3), {"batch_size": 0}, ValueError, "batch_size is 0; give a whole number"),
         (

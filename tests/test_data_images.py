@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -68,7 +66,8 @@ def test_kinds_of_images(tmp_path):
     assert set(read_image(bits, 8).unique().tolist()) == {0, 255}
     floats = tmp_path / "f.tif"
     Image.fromarray((grey / 255).astype(np.float32)).save(floats)
-    assert np.array_equal(read_image(floats, 8)[0].numpy(), grey)
+    with pytest.raises(ValueError, match="pixels are floating point"):
+        read_image(floats, 8)
     wide = tmp_path / "i.tif"
     Image.fromarray(grey.astype(np.int32) * 1000).save(wide)
     with pytest.raises(ValueError, match=rf"{wide} cannot be read .* more than 16 bits"):
@@ -83,30 +82,6 @@ def test_the_camera_s_orientation_is_followed(tmp_path):
     assert read_image(tmp_path / "a.png", (16, 8)).shape == (3, 16, 8)
     turned = np.rot90(colours(0, (8, 16, 3)), -1)
     assert np.array_equal(read_image(tmp_path / "a.png", (16, 8)).permute(1, 2, 0), turned)
-
-
-def test_kinds_of_arrays(tmp_path):
-    grey = colours(1, (8, 8))
-    for name, values in (
-        ("u8", grey),
-        ("u16", np.minimum(grey.astype(int) * 257 + 100, 65535).astype(np.uint16)),
-        ("f32", (grey / 255).astype(np.float32)),
-    ):
-        path = picture(tmp_path / f"{name}.npy", values)
-        assert np.array_equal(read_image(path, 8)[0].numpy(), grey), name
-    for name, values, words in (
-        ("neg", grey / 255 - 1, "outside"),
-        ("int", grey.astype(np.int64), "type int64"),
-        ("flat", grey[0], r"shape is \(8,\), but must be"),
-        ("obj", np.array([{}]), "cannot be read as an image"),
-    ):
-        path = tmp_path / f"{name}.npy"
-        np.save(path, values, allow_pickle=True)
-        with pytest.raises(ValueError, match=words) as caught:
-            read_image(path, 8)
-        assert str(path) in str(caught.value)
-    with pytest.raises(FileNotFoundError, match="no file"):
-        read_image(tmp_path / "nothing.png", 8)
 
 
 @pytest.mark.parametrize("shape", [(1, 60_000), (60_000, 2), (3, 5_000)])
@@ -141,24 +116,6 @@ def test_a_picture_of_usual_shape_is_resized_whole(tmp_path):
         torch.from_numpy(values)[None, None].float(), (10, 60), mode="bilinear", antialias=True
     )
     assert torch.equal(image[0], theirs[0, 0, :, 25:35].round().to(torch.uint8))
-
-
-def header(shape: tuple[int, ...]) -> bytes:
-    """A .npy file that announces an array and holds ten bytes of it."""
-    file = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "|u1", "fortran_order": False, "shape": shape}
-    )
-    return file.getvalue() + bytes(10)
-
-
-@pytest.mark.parametrize("shape", [(10**6, 10**6), (10**12, 10**12, 3), (3, 4), (-1, 4)])
-def test_an_array_that_claims_more_than_it_holds(tmp_path, shape):
-    path = tmp_path / "a.npy"
-    path.write_bytes(header(shape))
-    with pytest.raises(ValueError, match=r"header announces .* bytes") as caught:
-        read_image(path, 8)
-    assert str(path) in str(caught.value)
 
 
 def test_rounding_is_to_the_nearest(tmp_path):
@@ -198,7 +155,7 @@ def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
         ({"path": 3}, "path is 3; give the path"),
         ({"image_size": None}, "image_size is None"),
         ({"channels": 0}, "channels is 0"),
-        ({"channels": 2}, "has 3 channels, but 2 are wanted"),
+        ({"channels": 2}, "channels is 2; give 1, 3 or None"),
         ({"invert": "yes"}, "invert is .yes.; give True or False"),
     ],
 )

@@ -40,7 +40,7 @@ def is_open(size: object) -> bool:
 def check(
     name: str,
     value: Any,
-    kind: type,
+    kind: Any,
     allowed: str,
     fits: Callable[[Any], bool] = lambda _: True,
     make: Callable[[Any], Any] = lambda value: value,

@@ -30,7 +30,11 @@ def digits(
     check_affine(degrees, translate, scale)
     fill = check_share("fill", fill)
     amounts = {"degrees": degrees, "translate": translate, "scale": scale, "fill": fill}
-    return lambda images, generator=None: random_affine(images, **amounts, generator=generator)
+
+    def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return random_affine(images, **amounts, generator=generator)
+
+    return augment
 
 
 def cifar(

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .._inputs import check_flag, check_positive, check_whole, shown
+from .._inputs import check, check_flag, check_positive, check_whole, shown
 from ._inputs import check_seed
 from .augment import Augment
 from .content import scramble
@@ -60,12 +60,10 @@ class Batches:
         self.shuffle = check_flag("shuffle", shuffle)
         self.drop_last = check_flag("drop_last", drop_last)
         self.seed = check_seed("seed", seed)
-        for name, change in (("augment", augment), ("mix", mix)):
-            if change is not None and not callable(change):
-                raise TypeError(f"{name} is {shown(change)}; give a function or None.")
-        self.augment, self.mix = augment, mix
-        if not isinstance(sizes, (list, tuple)):
-            raise TypeError(f"sizes is {shown(sizes)}; give a list of whole numbers of pixels.")
+        wanted = "a function or None"
+        self.augment = augment and check("augment", augment, Callable, wanted)
+        self.mix = mix and check("mix", mix, Callable, wanted)
+        check("sizes", sizes, Sequence, "a list of whole numbers of pixels")
         self.sizes = tuple(check_positive("a value of sizes", size) for size in sizes)
         self.world_size = check_positive("world_size", world_size)
         self.rank = check_whole("rank", rank)

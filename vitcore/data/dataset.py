@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_choice, check_whole, shown
+from .._inputs import check, check_choice, check_tensor, check_whole, shown
 from .content import held_out
 from .pixels import check_statistics, denormalise, normalise
 
@@ -58,15 +58,11 @@ def check_split(split: Any, classes: int | None = None) -> Split:
     if not isinstance(split, (tuple, list)) or len(split) != 2:
         raise TypeError(f"a split is {shown(split)}; give a pair (images, labels) of tensors.")
     images, labels = split
-    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
-        kinds = f"{type(images).__name__} and {type(labels).__name__}"
-        raise TypeError(f"images and labels of a split are {kinds}; give two tensors.")
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.is_meta:
-        given = f"{images.dtype} of shape {tuple(images.shape)} on {images.device}"
-        raise TypeError(f"images of a split are {given}; give uint8 (N, C, H, W).")
-    if not labels.ndim or len(images) != len(labels):
-        given = f"{len(images)} images but labels of shape {tuple(labels.shape)}"
-        raise ValueError(f"a split has {given}; give a label for each.")
+    check_tensor("images of a split", images, "N, C, H, W", floating=False)
+    classes_axis = ", K" if getattr(labels, "ndim", 1) > 1 else ""
+    check_tensor("labels of a split", labels, f"{len(images)}{classes_axis}", floating=False)
+    if images.dtype != torch.uint8 or images.is_meta:
+        raise TypeError(f"images of a split are {images.dtype} on {images.device}; give uint8.")
     if labels.dtype == torch.bool or labels.is_complex() or labels.is_meta:
         given = f"{labels.dtype} on {labels.device}"
         raise TypeError(f"labels of a split are {given}; give class numbers or shares of classes.")
@@ -100,8 +96,7 @@ class ImageDataset:
     def __post_init__(self) -> None:
         if not isinstance(self.classes, (list, tuple)) or not self.classes:
             raise TypeError(f"classes is {shown(self.classes)}; give a list of the classes' names.")
-        if not isinstance(self.source, Source):
-            raise TypeError(f"source is {shown(self.source)}; give a Source.")
+        check("source", self.source, Source, "a Source")
         count, parts = len(self.classes), (self.train, self.val, self.test)
         self.train, self.val, self.test = (check_split(part, count) for part in parts)
         shapes = {tuple(p.images.shape[1:]) for p in (self.train, self.val, self.test)}

@@ -10,16 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from .._inputs import check_number, check_positive, to_pair
+from .._inputs import check_number, to_pair
 from ._inputs import check_path, check_seed
 from .content import digest_images, held_out, ranks
 from .dataset import ImageDataset, Source, Split
-from .images import IMAGE_SUFFIXES, decode, fit_image
+from .images import IMAGE_SUFFIXES, check_channels, decode, fit_image
 from .pixels import histograms, statistics
-
-_SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
 
 
 def load_folder(
@@ -33,9 +30,8 @@ def load_folder(
 ) -> ImageDataset:
     """Load one's own images: every sub-folder of ``path`` is a class and holds its images.
 
-    Grey and colour pictures in the usual formats, or .npy arrays (H, W, C) with any number of
-    channels. channels=None takes three if any picture has colour, else one; .npy files must agree.
-    Every image is resized to cover ``image_size`` and cut about its centre.
+    Grey and colour pictures in the usual formats; channels=None takes three if any picture has
+    colour, else one. Every image is resized to cover ``image_size`` and cut about its centre.
 
     validation and test are fractions of all images, or numbers of them. They are drawn class by
     class from a hash of each image and ``seed``, as in load_dataset; at least one image of each
@@ -47,14 +43,13 @@ def load_folder(
     root = check_path("path", path)
     size = to_pair(image_size)
     seed = check_seed("seed", seed)
-    channels = None if channels is None else check_positive("channels", channels)
+    channels = check_channels(channels)
     files = _class_files(root)
     paths = [path for group in files.values() for path in group]
     # Read once to small tensors, with the channels that each file has.
-    images = [fit_image(decode(path), size, channels, path) for path in paths]
-    channels = channels or _common_channels(images, paths)
-    arrays = zip((image.permute(1, 2, 0).numpy() for image in images), paths, strict=True)
-    stacked = torch.stack([fit_image(array, size, channels, path) for array, path in arrays])
+    images = [fit_image(decode(path), size, channels) for path in paths]
+    common = max(map(len, images))
+    stacked = torch.stack([image.expand(common, -1, -1) for image in images])
     counts = np.array([len(group) for group in files.values()])
     labels = np.repeat(np.arange(len(counts)), counts)
     n_test = _count_share("test", test, len(labels))
@@ -89,18 +84,13 @@ def _class_files(root: Path) -> dict[str, list[Path]]:
         plural = "" if len(folders) == 1 else "s"
         advice = "make one for each class, at least two, and put its images there"
         raise ValueError(f"{root} has {len(folders)} sub-folder{plural}: {advice}")
-    parts = {"train", "training", "test", "testing", "val", "valid", "validation"}
-    if {folder.name.lower() for folder in folders} <= parts:
-        given = f"{', '.join(f.name for f in folders)}, which are parts and not classes"
-        advice = "name one of them, or put the classes side by side"
-        raise ValueError(f"the sub-folders of {root} are {given}: {advice}")
     files, passed = {}, []
     for folder in folders:
         seen = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
-        found = [p for p in seen if p.is_file() and p.suffix.lower() in _SUFFIXES]
+        found = [p for p in seen if p.is_file() and p.suffix.lower() in IMAGE_SUFFIXES]
         if not found:
             there = f" but {_named(seen)}" if seen else ""
-            advice = f"remove it, or put files there that end in one of {', '.join(_SUFFIXES)}"
+            advice = f"remove it, or put files there that end in one of {', '.join(IMAGE_SUFFIXES)}"
             raise ValueError(f"{folder} holds no images{there}: {advice}")
         files[folder.name] = found
         passed += sorted(set(seen) - set(found))
@@ -121,17 +111,6 @@ def _named(paths: list[Path]) -> str:
         f"{len(some)} x {kind} (such as {some[0].parent.name}/{some[0].name})"
         for kind, some in kinds.items()
     )
-
-
-def _common_channels(images: list[Tensor], paths: list[Path]) -> int:
-    """Three if grey and colour are mixed, else what all images have."""
-    first: dict[int, Path] = {}
-    for image, path in zip(images, paths, strict=True):
-        first.setdefault(len(image), path)
-    if len(first) > 1 and set(first) != {1, 3}:
-        listed = ", ".join(f"{n} in {path}" for n, path in sorted(first.items()))
-        raise ValueError(f"the images differ in their number of channels: {listed}")
-    return max(first)
 
 
 def _count_share(name: str, share: float | int, total: int) -> int:

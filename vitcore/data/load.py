@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._inputs import check_whole, shown
+from .._inputs import check, check_whole, shown
 from . import _standin
 from ._inputs import check_path, check_seed
 from .content import digest_images, fingerprint, held_out, ranks
@@ -59,10 +59,8 @@ def load_dataset(
     wanted = _wants_stand_in(stand_in)
     validation = check_whole("validation", validation)
     seed = check_seed("seed", seed)
-    if mirrors is not None and (
-        not isinstance(mirrors, (list, tuple)) or not all(isinstance(m, str) for m in mirrors)
-    ):
-        raise TypeError(f"mirrors is {shown(mirrors)}; give a list of addresses or None.")
+    for address in () if mirrors is None else check("mirrors", mirrors, (list, tuple), "a list"):
+        check("an address in mirrors", address, str, "a string")
     cache, arrays, where = cache_dir(), None, ""
     named = os.environ.get("VITCORE_DATA") or None
     directory = named if data_dir is None or str(data_dir) == "" else data_dir

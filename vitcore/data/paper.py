@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .._inputs import check_positive
 from ._inputs import check_path
-from .images import decode, fit_image
+from .images import check_channels, decode, fit_image
 
 _SIDE = 256  # pixels of the longer side on which ink is looked for
 
@@ -40,13 +40,13 @@ def read_digit(path: str | os.PathLike[str], image_size: int = 28, channels: int
     FileNotFoundError.
     """
     check_positive("image_size", image_size)
-    check_positive("channels", channels)
+    channels = check_channels(channels) or 1
     file = check_path("path", path)
     values = decode(file)
     height, width = values.shape[:2]
     shrink = max(height, width) / _SIDE
     size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
-    grey = fit_image(values, size if shrink > 1 else (height, width), 1, file)[0].float()
+    grey = fit_image(values, size if shrink > 1 else (height, width), 1)[0].float()
     away = grey - _paper(grey)
     dark = bool((away**3).sum() < 0)  # the long tail is the ink: paper is most of the picture
     ink, found = _cut_out((-away if dark else away).clamp(min=0))

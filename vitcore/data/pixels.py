@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check_above_zero, check_number, shown
+from .._inputs import check_above_zero, check_number, check_tensor, shown
 
 
 def channel_columns(*values: Sequence[float], device: torch.device) -> list[Tensor]:
@@ -89,10 +89,6 @@ def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> 
 
 def _columns(images: Any, mean: Any, std: Any) -> list[Tensor]:
     """mean and std as (C, 1, 1) for images (…, C, H, W), or one clear sentence."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images is a {type(images).__name__}; give a torch tensor (…, C, H, W).")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise TypeError(f"images is {images.dtype}; give uint8, or floating point in [0, 1].")
-    if images.ndim < 3:
-        raise ValueError(f"images has shape {tuple(images.shape)}; give (…, C, H, W).")
+    pixels = isinstance(images, Tensor) and images.dtype == torch.uint8
+    check_tensor("images", images, "..., C, H, W", floating=not pixels)
     return channel_columns(*check_statistics(mean, std, images.shape[-3]), device=images.device)
