@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 T = TypeVar("T", bound=type)
+Rule = Callable[[Any], bool]
 LARGEST = 2**31 - 1  # what torch takes as a size everywhere
 HUGE = 3.4e38  # what float32 holds
 
@@ -38,19 +39,14 @@ def is_open(size: object) -> bool:
 
 
 def check(
-    name: str,
-    value: Any,
-    kind: Any,
-    allowed: str,
-    fits: Callable[[Any], bool] = lambda _: True,
-    make: Callable[[Any], Any] = lambda value: value,
+    name: str, value: Any, kind: Any, allowed: str, fits: Rule | None = None, make: Any = None
 ) -> Any:
     """Give ``value`` back, as ``make`` has it, if it is of ``kind`` and ``fits``."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise TypeError(f"{name} is {shown(value)}; give {allowed}.")
-    if not fits(value):
+    if fits and not fits(value):
         raise ValueError(f"{name} is {shown(value)}; give {allowed}.")
-    return make(value)
+    return make(value) if make else value
 
 
 def check_whole(name: str, value: Any, least: int = 0) -> int:
@@ -63,11 +59,7 @@ check_positive = partial(check_whole, least=1)
 check_flag = partial(check, kind=bool, allowed="True or False")
 check_mapping = partial(check, kind=Mapping, allowed="a dict of options by name", make=dict)
 check_number = partial(
-    check,
-    kind=Real,
-    allowed="a finite number that float32 holds",
-    fits=lambda n: abs(n) < HUGE,
-    make=float,
+    check, kind=Real, allowed="a finite number in float32", fits=lambda n: abs(n) < HUGE, make=float
 )
 check_above_zero = partial(check_number, allowed="a positive number", fits=lambda n: 0 < n < HUGE)
 check_rate = partial(check_number, allowed="a rate from 0 to below 1", fits=lambda n: 0 <= n < 1)

@@ -70,12 +70,6 @@ def sincos_positions_2d(
     return torch.cat(halves, dim=1).float()
 
 
-def same_grid(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Say whether two grids are known to be equal; one left open while exporting never is."""
-    exporting = getattr(torch.compiler, "is_exporting", bool)()  # from torch 2.7 on
-    return not exporting and not any(map(is_open, (*one, *other))) and one == other
-
-
 def resize_positions(
     table: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], prefix_tokens: int = 0
 ) -> Tensor:
@@ -101,8 +95,9 @@ def resize_positions(
     check_tensor("the position table", table, f"1, {prefix_tokens + rows * cols}, D")
     if torch.jit.is_tracing() and torch.onnx.is_in_onnx_export():  # it knows no such resizing
         new_grid = int(new_grid[0]), int(new_grid[1])
-    if same_grid(old_grid, new_grid):
-        return table
+    exporting = getattr(torch.compiler, "is_exporting", bool)()  # from torch 2.7 on
+    if not exporting and not any(map(is_open, new_grid)) and new_grid == old_grid:
+        return table  # a grid left open, as in an export, is never known to be the same
     prefix, patches = table[:, :prefix_tokens], table[:, prefix_tokens:]
     picture = rearrange(patches, "1 (rows cols) d -> 1 d rows cols", rows=rows).float()
     picture = F.interpolate(picture, size=new_grid, mode="bicubic", antialias=True)
