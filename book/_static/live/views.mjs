@@ -164,7 +164,10 @@ export class Grid {
     const free = gap * w;
     for (let row = 0; row < rows; row++)
       for (let col = 0; col < cols; col++) {
-        const box = [col * w + free / 2, row * h + free / 2, w - free, h - free];
+        // On whole pixels of the screen, so that no seams show.
+        const [left, right, top, low] = [col * w, (col + 1) * w, row * h, (row + 1) * h]
+          .map((edge) => Math.round(edge * scale) / scale);
+        const box = [left + free / 2, top + free / 2, right - left - free, low - top - free];
         if (image) {
           const [high, part] = [image.canvas.height / rows, image.canvas.width / cols];
           pen.drawImage(image.canvas, col * part, row * high, part, high, ...box);
@@ -172,8 +175,7 @@ export class Grid {
         const fill = colour?.(row, col);
         if (!fill) continue;
         pen.fillStyle = fill;
-        if (gap || image) pen.fillRect(...box);
-        else pen.fillRect(Math.floor(box[0] * scale) / scale, box[1], w + 1 / scale, h); // no seams
+        pen.fillRect(...box);
       }
     if (text) this.write(pen, text, w, h);
     const { mark } = colours();
