@@ -16,13 +16,14 @@ import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import axe_playwright_python
 import pytest
 
-from tools import book_figures, measure_site, notebooks
+from tools import book_figures, book_names, measure_site, notebooks
 from tools.book_extension import duration, last_runs_rows, list_parameters, markdown_table
 from tools.set_repository import ROOT, read_repository, read_version, site_address, split_address
 from tools.setup_cell import wheel_name
@@ -504,6 +505,163 @@ def test_chapters_are_linked(site: Path) -> None:
         assert not bare & {str(int(chapter.stem[:2])) for chapter in CHAPTERS}, path.name
     text = (site / "notebooks" / f"{CHAPTERS[-1].stem}.html").read_text("utf-8")
     assert re.search(r'<a [^>]*href="0\d_\w+\.html">chapter \d</a>', text)
+
+
+def links_of(page: Path, kind: str) -> list[tuple[str, str]]:
+    """(address, words) of a page's links of one class, in order."""
+    found = re.findall(
+        rf'<a class="[^"]*\b{kind}\b[^"]*" href="([^"]+)"[^>]*>(.*?)</a>', page.read_text("utf-8")
+    )
+    return [(address, re.sub(r"<[^>]*>", "", words)) for address, words in found]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_term_leads_to_the_glossary_once(path: Path, site: Path) -> None:
+    links = links_of(site / "notebooks" / f"{path.stem}.html", "term")
+    assert len(links) >= 5
+    assert len({address for address, _ in links}) == len(links)
+    for address, words in links:
+        assert address.startswith("../book/glossary.html#term-")
+        term = address.split("#term-")[1].replace("-", " ").lower()
+        assert words.lower().rstrip("s")[:5] in term or "query" in term, (words, term)
+
+
+def test_names_of_the_code_lead_to_their_api_page(site: Path) -> None:
+    links = {
+        (words, address.split("#")[1])
+        for path in CHAPTERS
+        for address, words in links_of(site / "notebooks" / f"{path.stem}.html", "api")
+    }
+    assert {("vitcore.ViT", "vitcore.vit.ViT"), ("ViTConfig", "vitcore.vit.ViTConfig")} <= links
+    for words, anchor in links:
+        assert anchor.endswith("." + words.removesuffix("()").split(".")[-1])
+
+
+def test_what_of_the_code_is_named_plainly_enough() -> None:
+    kinds = {
+        "vitcore.vit.ViT": "class",
+        "vitcore.vit.ViT.embed": "method",
+        "vitcore.attention.attention": "function",
+        "vitcore.data.load_dataset": "function",
+        "vitcore.a.twice_there": "function",
+        "vitbook.b.twice_there": "function",
+    }
+    names = book_names.index_code({key: SimpleNamespace(objtype=kinds[key]) for key in kinds})
+    assert names["ViT"] == names["vitcore.ViT"] == names["vit.ViT"] == "vitcore.vit.ViT"
+    assert names["ViT.embed"] == names["vitcore.ViT.embed"] == "vitcore.vit.ViT.embed"
+    assert names["load_dataset"] == "vitcore.data.load_dataset"
+    assert names["vitcore.attention"] == "vitcore.attention.attention"
+    assert "attention" not in names, "a word that a chapter may use for its own"
+    assert "embed" not in names
+    assert "twice_there" not in names
+    assert names["vitbook.twice_there"] == "vitbook.b.twice_there"
+
+
+def test_two_papers_of_one_name_and_year_are_told_apart(site: Path) -> None:
+    """By the title that the chapter's sources give."""
+    told = {}
+    for number in (4, 7):
+        page = (site / "notebooks" / f"{CHAPTERS[number - 1].stem}.html").read_text("utf-8")
+        (told[number],) = set(re.findall(r'bibliography\.html#(\w+)">Touvron et al., 2021', page))
+    entries = (site / "book" / "bibliography.html").read_text("utf-8")
+    for number, title in ((4, "Going deeper"), (7, "Training data-efficient")):
+        entry = entries.split(f'id="{told[number]}"', 1)[1][:900]
+        assert title.lower() in entry.lower()
+
+
+def test_api_pages_begin_with_the_model_and_show_its_source(site: Path) -> None:
+    text = (site / "book" / "api" / "core.html").read_text("utf-8")
+    order = ["patches", "embeddings", "attention", "blocks", "vit", "stems"]
+    places = [text.index(f'id="module-vitcore.{name}"') for name in order]
+    assert places == sorted(places)
+    sources = re.findall(rf"{read_repository()}/blob/main/(vitcore/\w+\.py)#L(\d+)-L(\d+)", text)
+    assert {path for path, _, _ in sources} >= {f"vitcore/{name}.py" for name in order}
+    path, first, last = next(told for told in sources if told[0] == "vitcore/vit.py")
+    lines = (ROOT / path).read_text("utf-8").splitlines()
+    assert re.match(r"@|class |def ", lines[int(first) - 1].strip())
+    assert int(first) < int(last) <= len(lines)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_begins_with_its_first_sentence(path: Path, site: Path) -> None:
+    """The cell that installs on Colab stands before the code that needs it."""
+    text = (site / "notebooks" / f"{path.stem}.html").read_text("utf-8")
+    article = text.split("<article", 1)[1]
+    assert article.index("<p>") < article.index("Setup: on Colab")
+    assert article.count('<p class="collapsed admonition-title">Setup: on Colab') == 1
+
+
+def test_search_on_a_file_asks_for_no_page(site: Path, browser: Any) -> None:
+    """Titles alone are listed: no page is fetched for a summary, which would show folded parts."""
+    tab = browser.new_page()
+    asked: list[str] = []
+    tab.on("request", lambda request: asked.append(urlsplit(request.url).path))
+    tab.goto(f"{(site / 'search.html').as_uri()}?q=patchify", wait_until="load")
+    tab.wait_for_selector("#search-results li", timeout=120_000)
+    assert tab.locator("#search-results li p.context").count() == 0
+    pages_asked = [path for path in asked if path.endswith(".html")]
+    assert [Path(path).name for path in pages_asked] == ["search.html"]
+    sizes = [Path(unquote(path)).stat().st_size for path in asked if Path(unquote(path)).exists()]
+    assert sum(sizes) < 1e6
+    tab.close()
+
+
+def test_a_print_from_the_dark_is_dark_on_white(address: str, browser: Any) -> None:
+    context = browser.new_context(color_scheme="dark")
+    tab = context.new_page()
+    tab.goto(f"{address}/notebooks/{CHAPTERS[0].stem}.html", wait_until="load")
+    theme = "document.documentElement.dataset.theme"
+    folded = "document.querySelectorAll('details[open]').length"
+    assert (tab.evaluate(theme), tab.evaluate(folded)) == ("dark", 0)
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert (tab.evaluate(theme), tab.evaluate(folded)) == ("light", 0)
+    tab.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert tab.evaluate(theme) == "dark"
+    context.close()
+
+
+def test_progress_through_a_chapter_is_seen(address: str, browser: Any) -> None:
+    """A bar that grows with the way one has come; none for those who want nothing to move."""
+    page = f"{address}/notebooks/{CHAPTERS[4].stem}.html"
+    bar = "getComputedStyle(document.body, '::after')"
+    for motion in ("no-preference", "reduce"):
+        context = browser.new_context(reduced_motion=motion)
+        tab = context.new_page()
+        tab.goto(page, wait_until="load")
+        shown = tab.evaluate(f"{bar}.display")
+        if motion == "no-preference":
+            widths = []
+            for share in (0, 0.5, 1):
+                tab.evaluate(f"scrollTo(0, {share} * document.documentElement.scrollHeight)")
+                tab.wait_for_timeout(600)
+                widths.append(float(tab.evaluate(f"{bar}.transform").split("(")[1].split(",")[0]))
+            assert widths == sorted(widths)
+            assert (widths[0], widths[-1]) == pytest.approx((0, 1), abs=0.05)
+        assert (shown == "none") == (motion == "reduce")
+        context.close()
+
+
+def test_commands_for_powershell_can_be_copied(site: Path) -> None:
+    text = (site / "book" / "setup.html").read_text("utf-8")
+    (block,) = re.findall(r"highlight-powershell.*?<pre>(.*?)</pre>", text, re.DOTALL)
+    lines = html.unescape(re.sub(r"<[^>]+>", "", block)).splitlines()
+    assert lines[0].startswith("git clone")
+    assert not [line for line in lines if line.startswith(">")]
+
+
+def test_headings_of_two_levels_differ(address: str, browser: Any) -> None:
+    for width in (1280, 390):
+        tab = browser.new_page(viewport={"width": width, "height": 900})
+        tab.goto(f"{address}/notebooks/{CHAPTERS[0].stem}.html", wait_until="load")
+        sizes = [
+            tab.evaluate(
+                f"parseFloat(getComputedStyle(document.querySelector('.bd-article {h}')).fontSize)"
+            )
+            for h in ("h1", "h2", "h3")
+        ]
+        assert sizes[0] > 1.15 * sizes[1]
+        assert sizes[1] > 1.15 * sizes[2], sizes
+        tab.close()
 
 
 def test_headlines_say_how_the_images_were_divided(site: Path) -> None:

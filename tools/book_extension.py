@@ -17,7 +17,6 @@ from typing import Any
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
-from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util.docutils import SphinxDirective
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +24,7 @@ if str(ROOT) not in sys.path:  # Sphinx puts tools/ there, the modules below liv
     sys.path.insert(0, str(ROOT))
 
 from benchmarks import leaderboard  # noqa: E402
-from tools import book_figures, notebooks, runs_index  # noqa: E402
+from tools import book_figures, book_names, notebooks, runs_index  # noqa: E402
 from tools.set_repository import read_repository  # noqa: E402
 
 
@@ -141,60 +140,6 @@ class Headlines(FromFiles):
         return [nodes.raw("", f'<ul class="headlines">{"".join(lines)}</ul>', format="html")]
 
 
-# "chapter 3", or "Touvron et al., 2021" and "Hassani et al. (2021)".
-NAMED = re.compile(
-    r"\b[Cc]hapter (?P<chapter>\d+)\b"
-    r"|(?P<author>[A-Z][\w'-]+)(?: et al\.| and [A-Z][\w'-]+),? \(?(?P<year>(?:19|20)\d\d)\b"
-)
-
-
-class LinkNames(SphinxPostTransform):
-    """Make the name of a chapter that exists, or of a publication, a link wherever it stands."""
-
-    default_priority = 400
-
-    def run(self, **options: Any) -> None:
-        """Replace the words in running text; headings, code and links stay as they are."""
-        kept = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.raw)
-        for text in list(self.document.findall(nodes.Text)):
-            node: Any = text.parent
-            while node is not None and not isinstance(node, kept):
-                node = node.parent
-            if node is None:
-                self.replace(text)
-
-    def place(self, found: re.Match[str]) -> str | None:
-        """Return the address that a name leads to, or none."""
-        if found["chapter"]:
-            number = f"{int(found['chapter']):02}_"
-            documents = [f"notebooks/{path.stem}" for path in notebooks.notebook_paths()]
-            there = [name for name in documents if name.split("/")[1].startswith(number)]
-            places = [(name, "") for name in there if name != self.env.docname]
-        else:
-            # Two papers by one first author in one year cannot be told apart; neither is linked.
-            places = [
-                (told.bibliography_key.docname, f"#{told.citation_id}")
-                for told in self.env.get_domain("cite").citations  # type: ignore[attr-defined]
-                if told.entry.fields.get("year") == found["year"]
-                and " ".join(told.entry.persons["author"][0].last_names) == found["author"]
-            ]
-        if len(places) != 1 or places[0][0] == self.env.docname:
-            return None
-        return self.app.builder.get_relative_uri(self.env.docname, places[0][0]) + places[0][1]
-
-    def replace(self, text: nodes.Text) -> None:
-        """Put links into one piece of text."""
-        words, pieces, end = text.astext(), [], 0
-        for found in NAMED.finditer(words):
-            address = self.place(found)
-            if address is not None:
-                link = nodes.reference("", found.group(0), internal=True, refuri=address)
-                pieces += [nodes.Text(words[end : found.start()]), link]
-                end = found.end()
-        if pieces:
-            text.parent.replace(text, [*pieces, nodes.Text(words[end:])])
-
-
 class PlantedMistakes(FromFiles):
     """The mistakes that shapes do not show: the chapter that plants each and the check for it."""
 
@@ -257,8 +202,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("results", Results)
     app.add_directive("headlines", Headlines)
     app.add_directive("planted-mistakes", PlantedMistakes)
-    app.add_post_transform(LinkNames)
     book_figures.setup(app)
+    book_names.setup(app)
     # Before napoleon, which turns the Google sections into fields.
     app.connect("autodoc-process-docstring", on_docstring, priority=400)
     return {"version": "1", "parallel_read_safe": True}

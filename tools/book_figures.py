@@ -106,6 +106,18 @@ def name_fold(cell: nodes.Element, numbers: list[int], chapter: int) -> None:
     cell["prompt_show"] = cell["prompt_hide"] = words
 
 
+def put_setup_off(doctree: nodes.document) -> None:
+    """Let a chapter begin with its first sentence: the setup cell stands before the first code."""
+    cells = [
+        cell for cell in doctree.findall(nodes.container) if cell.get("nb_element") == "cell_code"
+    ]
+    setup = next((c for c in cells if c.get("prompt_show", "").startswith("Setup:")), None)
+    first = next((cell for cell in cells if "hide_mode" not in cell), None)
+    if setup is not None and first is not None:
+        setup.parent.remove(setup)
+        first.parent.insert(first.parent.index(first), setup)
+
+
 def name_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Number the pictures of a chapter, and name its folded cells after them."""
     found = re.match(r"notebooks/(\d+)_", app.env.docname)
@@ -125,6 +137,7 @@ def name_figures(app: Sphinx, doctree: nodes.document) -> None:
                 numbers.append(count)
                 bundle.replace_self(make_figure(picture, chapter, count))
         name_fold(cell, numbers, chapter)
+    put_setup_off(doctree)
 
 
 def to_oklab(colour: str) -> tuple[float, float, float]:

@@ -99,7 +99,7 @@ def bundle_styles(static: Path) -> str:
 
 def bundle_scripts(static: Path) -> str:
     """Write all scripts into one file; return its name and version."""
-    hints = "let toggleHintShow = 'Show', toggleHintHide = 'Hide', toggleOpenOnPrint = 'true';\n"
+    hints = "let toggleHintShow = 'Show', toggleHintHide = 'Hide', toggleOpenOnPrint = 'false';\n"
     hints += "var togglebuttonSelector = '.toggle, .admonition.dropdown';\n"
     parts = [hints]
     parts += [MAP.sub("", (static / name).read_text("utf-8")) for name in SCRIPTS]

@@ -27,4 +27,16 @@ document.addEventListener("DOMContentLoaded", () => {
   addEventListener("resize", reach);
   // A folded cell has no width until it is opened.
   document.addEventListener("toggle", reach, true);
+
+  // On paper text is dark and paper white, whatever the theme.
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme ??= document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    document.querySelectorAll("img[loading=lazy]").forEach((image) => (image.loading = "eager"));
+  });
+  addEventListener("afterprint", () => {
+    if (theme) document.documentElement.dataset.theme = theme;
+    theme = undefined;
+  });
 });
