@@ -113,7 +113,7 @@ def test_what_is_drawn_grows(page: Page) -> None:
             }})"""
         )
     assert page.tab.locator("[data-live=maps] canvas").count() == 2
-    assert "all patches, on average" in page.text("maps")
+    assert "take from each, on average" in page.text("maps")
     # One of the maps: Enter chooses the patch that the arrow keys reached.
     page.tab.locator("[data-live=maps] canvas").first.focus()
     for key in ("ArrowRight", "ArrowRight", "Enter"):

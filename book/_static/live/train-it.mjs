@@ -375,9 +375,15 @@ function taken(layer, head) {
   return mean;
 }
 
-function asker() {
-  if (query !== null) return `the patch in row ${Math.floor(query / sideOf()) + 1}, column ${(query % sideOf()) + 1}`;
-  return seen.prefix ? "the class token" : "all patches, on average";
+/** Say whose attention the maps show. */
+function whose(label) {
+  const side = sideOf();
+  if (query !== null) {
+    return `What the patch in row ${Math.floor(query / side) + 1}, column ${(query % side) + 1} of this `
+      + `${label} takes from each patch`;
+  }
+  return seen.prefix ? `What the class token takes from each patch of this ${label}`
+    : `What the patches of this ${label} take from each, on average`;
 }
 
 function showMaps(host) {
@@ -421,8 +427,8 @@ function showMaps(host) {
       });
     }
   }
-  host.querySelector("p").textContent = `What ${asker()} of this ${label} take${query !== null || seen.prefix ? "s" : ""} `
-    + "from each patch: bright is much. Choose a patch to see what it takes.";
+  host.querySelector("p").textContent = `${whose(label)}: bright is much. Choose a patch to see what it `
+    + "takes.";
 }
 
 /** Small pictures, `count` of `side` x `side` numbers each, in one grid with a line between them. */
