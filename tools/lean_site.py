@@ -257,6 +257,10 @@ def drop_unused(out: Path) -> None:
     for path in sorted(static.rglob("*"), reverse=True):
         if path.is_dir() and not any(path.iterdir()):
             path.rmdir()
+    # Pictures of an earlier build.
+    for path in (out / "_images").glob("figure-*"):
+        if path.name not in told:
+            path.unlink()
     # Of the sources a page offers its own, and Sphinx copies them all.
     for path in (out / "_sources").rglob("*"):
         if path.is_file() and path.relative_to(out).as_posix() not in told:
