@@ -162,6 +162,7 @@ def test_an_experiment_starts_and_the_model_is_handed_over(page: Page, tmp_path:
     assert page.tab.get_by_label("class token").is_checked()
     assert page.tab.get_by_label("Width", exact=True).input_value() == "32"
     page.press("Pause")
+    page.tab.locator("[data-live=maps]").scroll_into_view_if_needed()
     page.reach("document.querySelector('[data-live=maps] p').textContent.includes('class token')")
     page.press("Take it to Try it")
     page.tab.wait_for_url("**/try_it.html?model=trained")
