@@ -146,7 +146,6 @@ def _write_files(folder: Path) -> None:
         picture.save(folder / f"picture.{suffix}")
     picture.convert("LA").save(folder / "alpha.png")
     picture.convert("P").save(folder / "palette.png")
-    np.save(folder / "picture.npy", np.asarray(picture))
     training.save_weights(
         folder / "model.safetensors", model(), classes=list("abcde"), mean=MEAN, std=STD
     )
