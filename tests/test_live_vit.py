@@ -19,7 +19,7 @@ from vitbook.checks import BUGS
 from vitcore.export import export_web
 from vitcore.training import load_weights, save_weights
 
-MNIST = ROOT / "runs/mnist-seed0/model.safetensors"
+MNIST = ROOT / "runs/mnist-adamw-seed0/model.safetensors"
 CIFAR100 = ROOT / "runs/cifar100-cpu-seed0/model.safetensors"
 PROGRAM = """
 import { readModel, forward, rollout } from "LIVE/vit.mjs";
