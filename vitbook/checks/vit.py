@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -71,7 +72,7 @@ def check_shapes(model: Any, images: Tensor | None = None) -> None:
 def check_permutation_equivariance(model: Any, images: Tensor | None = None) -> None:
     """Shuffled patches change the logits where there are positions, and leave them otherwise."""
     _unsolved_model(model)
-    twin, images, size = lively(model), images_for(model, images), _patch_size(model)
+    twin, images, size = _lively(model), images_for(model, images), _patch_size(model)
     tokens = patchify(images, size)
     order = torch.randperm(tokens.shape[1])
     shuffled = unpatchify(tokens[:, order], size, (images.shape[2], images.shape[3]))
@@ -104,11 +105,23 @@ def _positions_that_matter(twin: Any, images: Tensor) -> list[bool]:
     return cast("list[bool]", slope.ne(0).any(dim=-1).flatten().tolist())
 
 
+def _lively(model: Any) -> Any:
+    """A lively copy whose positions are a table that it holds, also where they are sines."""
+    twin = lively(model)
+    if isinstance(twin, ViT) and twin.config.positions == "sincos":
+        table = twin.positions_for(twin.grid)
+        assert table is not None
+        twin.pos_embed = nn.Parameter(table)
+        twin.config = replace(twin.config, positions="learned")
+    return twin
+
+
 def _with_table(model: Any) -> Any:
     _unsolved_model(model)
-    if getattr(model, "pos_embed", None) is None:
+    twin = _lively(model)
+    if getattr(twin, "pos_embed", None) is None:
         raise CheckFailed("the model has no table of positions (.pos_embed)")
-    return lively(model)
+    return twin
 
 
 @check("every vector of the position table reaches the logits")
