@@ -176,6 +176,7 @@ function newRun() {
     loss: [], trained: [], tested: [], mean: null, accuracy: null,
   };
   seen = null;
+  query = null;
   setState("fetching");
   ask("reset", { run: run.number, options, shown: SHOWN, quiet: still.matches });
   later(showProgress);
