@@ -61,8 +61,8 @@ class Batches:
         self.drop_last = check_flag("drop_last", drop_last)
         self.seed = check_seed("seed", seed)
         wanted = "a function or None"
-        self.augment = augment and check("augment", augment, Callable, wanted)
-        self.mix = mix and check("mix", mix, Callable, wanted)
+        self.augment = None if augment is None else check("augment", augment, Callable, wanted)
+        self.mix = None if mix is None else check("mix", mix, Callable, wanted)
         check("sizes", sizes, Sequence, "a list of whole numbers of pixels")
         self.sizes = tuple(check_positive("a value of sizes", size) for size in sizes)
         self.world_size = check_positive("world_size", world_size)
