@@ -92,11 +92,8 @@ def noise(images, generator):
 
 def picture(path: Path, values: np.ndarray, mode: str | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".npy":
-        np.save(path, values)
-    else:
-        image = Image.fromarray(values)
-        (image.convert(mode) if mode else image).save(path)
+    image = Image.fromarray(values)
+    (image.convert(mode) if mode else image).save(path)
     return path
 
 

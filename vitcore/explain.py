@@ -73,7 +73,7 @@ def _check_classes(model: ViT, classes: Any, logits: Tensor) -> Tensor:
     """Give the class of every image (B,): the one asked for, or the model's answer for None."""
     count, (batch, width) = model.config.num_classes, logits.shape
     if not count:
-        raise ValueError("the model has no head, num_classes=0; call reset_head and train it.")
+        raise ValueError("the model has no head; give one trained with num_classes above 0.")
     if classes is None:
         return logits.argmax(dim=1)
     try:
