@@ -72,7 +72,7 @@ def test_the_summary_gives_mean_spread_and_verdict(tmp_path, monkeypatch):
     lines = ladder.summary(ladder.PLANS["crossing"], tmp_path)
     assert lines[0] == "cifar100-crossing-short: validation 10.0 % ± 1.0 (3 seeds)"
     assert lines[1].endswith(", -5.0 against cifar100-crossing-short: loss")
-    assert lines[3].endswith(", +0.2 against cifar100-crossing-long: none")
+    assert lines[3] == "cifar100-few-mix: validation 20.3 % ± 1.0 (3 seeds)"
     for name in accuracies:
         if not name.endswith("seed0"):
             (tmp_path / name / "record.json").unlink()
@@ -84,7 +84,7 @@ def test_the_status_says_what_is_left_and_trains_nothing(tmp_path, monkeypatch, 
     monkeypatch.setattr(ladder, "operations_per_second", lambda recipe, precision: 1e15)
     ladder.main(["--plan", "crossing", "--status", "--out", str(tmp_path)])
     told = capsys.readouterr().out
-    assert "cifar100-crossing-long-mixed-seed2: to do" in told
+    assert "cifar100-few-mix-seed2: to do" in told
     assert "0 of 12 runs" in told
     seconds = ladder.estimate_seconds(ladder.PLANS["crossing"])
     one = RECIPES[CROSSING[0]]

@@ -39,7 +39,8 @@ def test_every_rung_changes_one_thing(prefix):
         keys = {part for part in before if before[part] != after[part]} - {"name", "note"}
         changed.append(keys)
     # What belongs together changes together: a schedule, an augmentation, a way of pooling.
-    parts = [{"train"}, {"augment", "augment_options"}, {"mix"}, {"model"}, {"model"}]
+    mixing = {"mix", "mix_options"} if prefix == "cifar100-few" else {"mix"}
+    parts = [{"train"}, {"augment", "augment_options"}, mixing, {"model"}, {"model"}]
     assert changed == [*parts, {"train"}, {"train"}, {"train"}]
     first, last = rungs[0], rungs[-1]
     assert (first.model.class_token, first.model.pool, first.model.positions) == (
@@ -77,7 +78,7 @@ print(*[name for name in RECIPES if name not in before])
     before, after = (line.split() for line in done.stdout.splitlines())
     assert not set(before) & set(BOOK_RECIPES)
     rungs = [f"cifar100{size}-{rung}" for size in ("", "-gpu", "-few") for rung in LADDER_RUNGS]
-    assert after == [*rungs, *CROSSING, *APART] == list(BOOK_RECIPES)
+    assert after == [*rungs, *CROSSING[:2], *APART] == list(BOOK_RECIPES)
 
 
 def differing(one, other):
@@ -100,17 +101,16 @@ def test_the_crossing_differs_in_length_and_in_what_is_done_to_the_images():
 
 
 def test_every_recipe_but_the_first_is_compared_with_one():
-    first = {"cifar100-plain", "cifar100-gpu-plain", "cifar100-few-plain", CROSSING[0], CROSSING[2]}
+    first = {"cifar100-plain", "cifar100-gpu-plain", "cifar100-few-plain", CROSSING[0]}
     assert set(BUILDS_ON) == set(BOOK_RECIPES) - first - {APART[0]}
     assert BUILDS_ON["cifar100-pool"] == "cifar100-schedule"  # past LONG_RUNGS
     assert BUILDS_ON["cifar100-few-pool"] == "cifar100-few-mix"
-    assert BUILDS_ON[CROSSING[3]] == CROSSING[2]
+    assert BUILDS_ON[CROSSING[1]] == CROSSING[0]
 
 
 def test_one_part_is_taken_out_of_the_best_recipe_at_a_time():
     whole, *others = APART
-    assert {"epochs", "images"} <= differing("cifar100-cpu", whole)
-    assert differing("cifar100-cpu", whole) <= {"epochs", "images", "warmup_epochs", "precision"}
+    assert differing("cifar100-cpu", whole) == {"epochs", "images", "dim", "depth"}
     expected = [
         {"augment", "augment_options"},
         {"mix", "mix_options"},

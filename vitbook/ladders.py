@@ -46,11 +46,12 @@ def _cifar100_ladder(
     lr: float,
     short: bool = False,
     images: tuple[int, int, int] | None = None,
+    mixing: Mapping[str, Any] | None = None,
     **train: Any,
 ) -> tuple[Recipe, ...]:
     """Nine recipes, each the one before with one thing changed, from the one that most tutorials
     print (Dosovitskiy et al.'s model, Adam, no augmentation) to that of the best small models.
-    short: the rung after LONG_RUNGS builds on the one before them."""
+    short: the rung after LONG_RUNGS builds on the one before them. mixing: its options."""
     plain: dict[str, Any] = {"optimizer": "adam", "lr": 1e-3, "weight_decay": 0.0}
     plain |= {"warmup_epochs": 0.0, "schedule": "constant", "clip_norm": None}
     rungs = [
@@ -87,7 +88,8 @@ def _cifar100_ladder(
     schedule |= {"warmup_epochs": epochs / 8, "schedule": "cosine", "min_lr": 1e-5}
     add("schedule", "AdamW with warmup, cosine and clipping", {}, schedule | {"clip_norm": 1.0})
     add("augment", "and flips and padded crops", {}, {}, augment="cifar", augment_options=_CROPS)
-    add("mix", "and mixup and CutMix, which pay in long training", {}, {}, mix="mixup_cutmix")
+    mix: dict[str, Any] = {"mix": "mixup_cutmix", "mix_options": dict(mixing or {})}
+    add("mix", "and mixing, which pays in long training", {}, {}, **mix)
     mean = "the mean of the tokens for a class token"
     add("pool", f"in place of these two, {mean}" if short else f"and {mean}", _MEAN_POOL, {})
     add("stem", "and a convolutional stem for linear patches", _STEM, {})
@@ -98,41 +100,42 @@ def _cifar100_ladder(
 
 
 # Small enough for eight minutes a rung on two cores, and the same rungs at a GPU's size. The rungs
-# on a fifth of the images see each so often that the bare model can learn them by heart.
+# on a fifth of the images see each so often that the bare model can learn them by heart; patches of
+# eight pixels, for a quarter of the tokens, bring 27 such runs down to two hours on one core.
 _SMALL: dict[str, Any] = {"dim": 48, "depth": 4, "heads": 3, "mlp_ratio": 2.0}
 _LARGE: dict[str, Any] = {"dim": 320, "depth": 9, "heads": 5}
-_MIDDLE: dict[str, Any] = {"dim": 96, "depth": 4, "heads": 4}
+_MIDDLE: dict[str, Any] = {"dim": 96, "depth": 4, "heads": 4, "patch_size": 8}
+_HALF_CUTMIX: dict[str, Any] = {"probability": 0.5, "cutmix_share": 1.0}
 
 
 def _crossing() -> tuple[Recipe, ...]:
-    """Short and ten times as long, with the images as they are and changed: what helps the one
-    run harms the other. Patches of eight pixels keep all of it under an hour on one core."""
+    """A tenth of two rungs on a fifth of the images, with the images as they are and changed: what
+    helps the long run harms the short one."""
     runs = []
-    plain = RECIPES["cifar100-few-schedule"]
-    model = dataclasses.replace(plain.model, patch_size=8)
-    for length, epochs in (("short", 3), ("long", 30)):
-        recipe = dataclasses.replace(
-            plain.with_train(epochs=epochs, warmup_epochs=epochs / 8),
-            name=f"cifar100-crossing-{length}",
-            model=model,
-            note=f"few images, {length} training, the images as they are",
+    for rung, changed in (("schedule", ""), ("mix", "-mixed")):
+        long = RECIPES[f"cifar100-few-{rung}"]
+        epochs = long.train.epochs // 10
+        runs.append(
+            dataclasses.replace(
+                long.with_train(epochs=epochs, warmup_epochs=epochs / 8),
+                name=f"cifar100-crossing-short{changed}",
+                note=f"a tenth of {long.name}",
+            )
         )
-        changed: dict[str, Any] = {"augment": "cifar", "augment_options": _CROPS}
-        changed |= {"mix": "mixup_cutmix", "mix_options": {"probability": 0.5, "cutmix_share": 1.0}}
-        changed |= {"name": f"{recipe.name}-mixed"}
-        changed |= {"note": f"few images, {length} training, with flips, crops and CutMix"}
-        runs += [recipe, dataclasses.replace(recipe, **changed)]
-        BUILDS_ON[runs[-1].name] = recipe.name
+    BUILDS_ON[runs[1].name] = runs[0].name
     return tuple(runs)
 
 
 def _taken_apart() -> tuple[Recipe, ...]:
-    """The recipe for two cores on a fifth of the images, and with one part of it out at a time."""
+    """The recipe for two cores in small (its images, its epochs and its model), and the same with
+    one part of it out at a time."""
+    best = RECIPES["cifar100-cpu"]
     whole = dataclasses.replace(
-        RECIPES["cifar100-cpu"].with_train(epochs=40, warmup_epochs=2.0),
+        best.with_train(epochs=20),
         name="cifar100-apart-whole",
+        model=dataclasses.replace(best.model, dim=64, depth=4),
         images=_FIFTH,
-        note="the recipe for two cores on a fifth of the images",
+        note="the recipe for two cores in small: fewer images, fewer epochs, a smaller model",
     )
     adamw = {"optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.05}
     parts: dict[str, tuple[str, dict[str, Any]]] = {
@@ -174,12 +177,16 @@ _GPU = _register(
     _cifar100_ladder("cifar100-gpu", _LARGE, 50, 100, lr=2e-3, batch_size=512, compile=True)
 )
 FEW_LADDER = _register(
-    _cifar100_ladder("cifar100-few", _MIDDLE, 40, 80, lr=2e-3, images=_FIFTH, batch_size=64)
+    _cifar100_ladder(
+        "cifar100-few", _MIDDLE, 30, 60, lr=2e-3, images=_FIFTH, mixing=_HALF_CUTMIX, batch_size=64
+    )
 )
 """Names of the same rungs on a fifth of the images."""
-CROSSING = _register(_crossing())
-"""Names of the four recipes whose order turns round with the length of training."""
+_SHORT = _register(_crossing())
+CROSSING = (*_SHORT, "cifar100-few-schedule", "cifar100-few-mix")
+"""Names of four recipes, of which the order turns round with the length of training: short ones
+without and with changed images, then long ones, which are rungs on a fifth of the images."""
 APART = _register(_taken_apart())
 """Names of the recipe for two cores at a smaller budget, and of that with one part out each."""
-BOOK_RECIPES = (*CIFAR100_LADDER, *_GPU, *FEW_LADDER, *CROSSING, *APART)
+BOOK_RECIPES = (*CIFAR100_LADDER, *_GPU, *FEW_LADDER, *_SHORT, *APART)
 """Names of all recipes that serve a comparison in the book."""
