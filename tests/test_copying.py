@@ -15,7 +15,7 @@ import pytest
 
 from tools.set_repository import ROOT
 
-CORE = ("_inputs", "patches", "embeddings", "attention", "blocks", "vit")
+CORE = ("_inputs", "patches", "embeddings", "attention", "blocks", "vit", "models")
 README = (ROOT / "README.md").read_text("utf-8")
 # What stands in the way of every other import: torchvision as it is beside a torch of another
 # build, and nothing of the repository.

@@ -22,12 +22,12 @@ from tools.set_repository import ROOT, tracked_files
 
 # Lines of Python. The first two keep what was reached from growing; the aim is 5,500 and 900.
 PACKAGE_LINES = 6_580
-CORE_LINES = 930
+CORE_LINES = 905
 FILE_LINES = 450
 FUNCTION_LINES = 70
 
 CORE = ("_inputs", "patches", "embeddings", "attention", "blocks", "vit")
-CORE_FILES = [ROOT / "vitcore" / f"{name}.py" for name in (*CORE, "__init__")]
+CORE_FILES = [ROOT / "vitcore" / f"{name}.py" for name in (*CORE, "models", "__init__")]
 SOURCES = [path for path in tracked_files() if path.suffix == ".py" and path.exists()]
 VITCORE = [path for path in SOURCES if path.is_relative_to(ROOT / "vitcore")]
 VITBOOK = [path for path in SOURCES if path.is_relative_to(ROOT / "vitbook")]
@@ -156,7 +156,7 @@ def test_the_core_needs_torch_and_einops_alone(path: Path) -> None:
     # The package makes the stem known where it is there; no file of the core needs it.
     inside = {
         f"vitcore.{name}"
-        for name in (*CORE, *(["stems", "attentions"] * (path.stem == "__init__")))
+        for name in (*CORE, *(["models", "stems", "attentions"] * (path.stem == "__init__")))
     }
     for arrow in arrows(path):
         if arrow.module.split(".")[0] in allowed:

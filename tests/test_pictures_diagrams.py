@@ -24,8 +24,9 @@ from vitbook import pictures
 from vitbook.pictures.__main__ import main
 from vitbook.pictures.canvas import MUTED_FACE
 from vitbook.pictures.look import tint
+from vitcore.models import MODELS
 from vitcore.patches import patchify
-from vitcore.vit import MODELS, ViT, ViTConfig
+from vitcore.vit import ViT, ViTConfig
 
 PAGES = Path(__file__).resolve().parents[1] / "book" / "img"
 DIGIT = torch.zeros(1, 28, 28, dtype=torch.uint8)

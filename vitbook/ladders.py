@@ -10,9 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from vitcore.models import MODELS
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.training import TrainConfig
-from vitcore.vit import MODELS
 
 __all__ = [
     "APART",

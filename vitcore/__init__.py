@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from .attention import ATTENTIONS, Attention, register_attention
 from .blocks import Block, DropPath, LayerScale, Mlp
 from .embeddings import TokenLayout, resize_positions, sincos_positions_1d, sincos_positions_2d
+from .models import MODELS, create_model
 from .patches import PATCH_EMBEDS, PatchEmbed, patchify, register_patch_embed, unpatchify
-from .vit import MODELS, ViT, ViTConfig, create_model
+from .vit import ViT, ViTConfig
 
 # Only to be known by name, as ViTConfig(patch_embed="conv_stem"); the core does without.
 if find_spec(f"{__name__}.stems"):

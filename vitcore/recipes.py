@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 
 from ._inputs import check_mapping, check_positive, check_rate, to_pair
 from .data import ImageDataset, build_augment, build_mix
+from .models import MODELS
 from .patches import patch_grid
 from .training import TrainConfig
 from .training.arguments import Check, Settings, each, of_kind, optional
-from .vit import MODELS, ViTConfig
+from .vit import ViTConfig
 
 __all__ = ["RECIPES", "Recipe", "folder_recipe", "get_recipe"]
 
