@@ -9,6 +9,7 @@ from .device import distributed_rank, resolve_device, resolve_precision, set_see
 from .evaluation import accuracy, cross_entropy, evaluate, predict
 from .files import LoadedModel, load_weights, replace_file, save_weights
 from .loop import NonFiniteLoss, TrainingInterrupted, fit
+from .multilabel import average_precision, binary_cross_entropy, mean_average_precision
 from .optimizers import (
     NO_DECAY,
     WeightAverage,

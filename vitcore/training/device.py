@@ -61,6 +61,14 @@ def distributed_rank() -> tuple[int, int]:
     return 0, 1
 
 
+def gather_lists(own: list[Any]) -> list[Any]:
+    """The lists of all processes, one after another. All ranks take part."""
+    lists = [own] * distributed_rank()[1]
+    if len(lists) > 1:
+        torch.distributed.all_gather_object(lists, own)
+    return [value for part in lists for value in part]
+
+
 def full_tensor(value: Tensor) -> Tensor:
     """A sharded tensor (`fully_shard`) as a whole; any other as it is. All ranks take part."""
     return value.full_tensor() if hasattr(value, "full_tensor") else value

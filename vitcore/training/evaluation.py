@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arguments import checked, is_tensor, kind_of
-from .device import distributed_rank, resolve_device, resolve_precision
+from .device import distributed_rank, gather_lists, resolve_device, resolve_precision
 
 Loss = Callable[..., Tensor]
 Metric = Callable[[Tensor, Tensor], Tensor]
@@ -31,7 +31,8 @@ def check_targets(logits: Tensor, targets: Tensor, soft: bool = True, look: bool
             f"targets are {kind_of(targets)} for logits {kind_of(logits)}; give logits (B, K) of "
             "two classes or more, and class numbers (B,) or float distributions (B, K): one-hot "
             "rows become class numbers by targets.argmax(dim=1), a column by targets.squeeze(1), "
-            "and images with several labels need a loss and a metric of their own."
+            "and images with several labels need a loss and a metric of their own, as "
+            "binary_cross_entropy and mean_average_precision."
         )
     if numbers and look and not 0 <= targets.min() <= targets.max() < classes:
         given = f"class numbers of a batch lie between {targets.min()} and {targets.max()}"
@@ -70,6 +71,7 @@ class Totals:
     def __init__(self, device: torch.device):
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self.sums = torch.zeros(3, dtype=dtype, device=device)
+        self.kept: list[tuple[Tensor, Tensor]] = []  # for a metric of all images at once
 
     def add(self, loss: Loss, metric: Metric, logits: Tensor, targets: Tensor) -> Tensor:
         """Count a batch and return its mean loss; a loss may also give one for each image."""
@@ -77,8 +79,12 @@ class Totals:
         if not isinstance(value, Tensor) or not value.is_floating_point():
             raise TypeError(f"the loss returned {kind_of(value)}; give a floating point tensor.")
         value, count = value.mean(), len(logits)
-        with torch.no_grad():
-            scores = metric(logits, targets)
+        if getattr(metric, "of_all", False):
+            self.kept.append((logits.detach(), targets))
+            scores: Any = logits.new_zeros(count)
+        else:
+            with torch.no_grad():
+                scores = metric(logits, targets)
         if not isinstance(scores, Tensor) or scores.shape != logits.shape[:1]:
             wanted = f"a tensor with one score for each of the {count} images, without a mean"
             raise TypeError(f"the metric returned {kind_of(scores)}; give {wanted}.")
@@ -95,6 +101,14 @@ class Totals:
             torch.distributed.all_reduce(sums)
         loss, score, count = sums.tolist()
         return loss / max(count, 1), score / max(count, 1), int(count)
+
+    def finish(self, metric: Metric) -> tuple[float, float, int]:
+        """As `read`, with the score of a metric that sees all images at once."""
+        loss, score, count = self.read()
+        if getattr(metric, "of_all", False) and count:
+            kept = gather_lists([(logits.cpu(), targets.cpu()) for logits, targets in self.kept])
+            score = float(metric(*map(torch.cat, zip(*kept, strict=True))))
+        return loss, score, count
 
 
 def check_batch(batch: Any, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -152,7 +166,9 @@ def evaluate(
     Sums over images divided by their number, never a mean of batch means. Of several processes
     all call it: each evaluates its own share and the sums are added, so that every image counts
     once. loss: (logits, targets) -> mean over the batch. metric: (logits, targets) -> one score
-    per image, whose mean is reported as "accuracy". device: the model's by default.
+    per image, whose mean is reported as "accuracy"; one with the attribute `of_all = True` sees
+    the logits and targets of all images at once and gives one number. device: the model's by
+    default.
     """
     loss, metric = loss or cross_entropy, metric or accuracy
     with _evaluating(model, device, precision) as (where, precision):
@@ -161,7 +177,7 @@ def evaluate(
             images, targets = check_batch(batch, where)
             logits = compute_logits(model, images, precision)
             totals.add(loss, metric, logits, targets)
-        mean, mean_score, count = totals.read()
+        mean, mean_score, count = totals.finish(metric)
     if count == 0:
         raise ValueError("there is nothing to evaluate: the batches hold no image.")
     return {"loss": mean, "accuracy": mean_score, "count": count}

@@ -341,7 +341,7 @@ class TrainingRun:
         self.checkpoint.write(self.state, drawn, write=self.rank == 0)
 
     def _check_epoch(self) -> None:
-        *self.train_scores, count = self.totals.read()
+        *self.train_scores, count = self.totals.finish(self.metric)
         if count == 0:
             raise ValueError(f"train_batches gave no batch in epoch {self.epoch + 1}.")
         self._check_finite(self.train_scores[0], f"training loss of epoch {self.epoch + 1}")
