@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitbook.torchvision import import_torchvision
 from vitcore import Block, ViT, create_model
+from vitcore.weights import families
 
 import_torchvision()  # before timm, which imports it
 timm = pytest.importorskip("timm", reason="timm is a development dependency")
@@ -149,34 +150,11 @@ def test_timm_gradients(name: str) -> None:
         assert largest_difference(parameter.grad, want) < TOLERANCE * scale, key
 
 
-# torchvision's names in ours; its in_proj_weight already is [q; k; v]
-TORCHVISION_NAMES = {
-    "class_token": "cls_token",
-    "conv_proj.": "patch_embed.proj.",
-    "encoder.pos_embedding": "pos_embed",
-    "encoder.layers.encoder_layer_": "blocks.",
-    "ln_1.": "norm1.",
-    "ln_2.": "norm2.",
-    "self_attention.in_proj_": "attn.qkv.",
-    "self_attention.out_proj.": "attn.proj.",
-    "mlp.linear_1.": "mlp.fc1.",
-    "mlp.linear_2.": "mlp.fc2.",
-    "mlp.0.": "mlp.fc1.",
-    "mlp.3.": "mlp.fc2.",
-    "encoder.ln.": "norm.",
-    "heads.head.": "head.",
-}
-
-
 def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename torchvision's weights; no tensor is touched."""
-
-    def rename(name: str) -> str:
-        for old, new in TORCHVISION_NAMES.items():
-            name = name.replace(old, new)
-        return name
-
-    return {rename(name): tensor for name, tensor in weights.items()}
+    """Give torchvision's weights, or their gradients, our names."""
+    given = dict(weights)
+    assert families.translate(given, "weights of torchvision") == ("torchvision", [])
+    return given
 
 
 def test_torchvision_base() -> None:

@@ -31,7 +31,7 @@ Weights = dict[str, Tensor]
 
 CHECKSUM = "sha256"
 FORMAT = "vitcore-weights-2"
-UNCHECKED = (None, "vitcore-weights-1")  # formats without a checksum
+UNCHECKED = (None, "pt", "vitcore-weights-1")  # formats without a checksum; "pt" is of others
 _KNOWN = ("config", "classes", "mean", "std")  # what the metadata must hold, as JSON
 
 
