@@ -319,7 +319,7 @@ def _data(folder: Path) -> list[Target]:
         "load_dataset", data.load_dataset,
         lambda: {
             "name": "mnist", "data_dir": folder / "tiny", "stand_in": False, "validation": 20,
-            "seed": 0, "mirrors": ["http://127.0.0.1:9/"],
+            "seed": 0,
         },
         weight=3,
     )  # fmt: skip
@@ -346,7 +346,7 @@ def _data(folder: Path) -> list[Target]:
     add(
         "read_image", data.read_image,
         lambda: {
-            "path": folder / "picture.png", "image_size": (8, 8), "channels": 3, "invert": False,
+            "path": folder / "picture.png", "image_size": (8, 8), "channels": 3,
         },
         spare={"image_size": [*LARGE, *(f"[{i}] {v}" for i in (0, 1) for v in LARGE)]}, weight=2,
     )  # fmt: skip

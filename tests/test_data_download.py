@@ -15,10 +15,12 @@ import tarfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -155,8 +157,16 @@ def served(server, no_data, monkeypatch):
     return sets
 
 
+@pytest.fixture(autouse=True)
+def kept_mirrors() -> Iterator[None]:
+    """Each test may name mirrors of its own."""
+    with mock.patch.dict(data.MIRRORS):
+        yield
+
+
 def fetch(name: str = "mnist", *mirrors: str) -> ImageDataset:
-    return load_dataset(name, mirrors=mirrors or None, validation=20, stand_in=False)
+    data.MIRRORS[name] = mirrors or data.MIRRORS[name]
+    return load_dataset(name, validation=20, stand_in=False)
 
 
 def contents(folder: Path) -> list[str]:
@@ -172,7 +182,7 @@ def check_download(loaded: ImageDataset, arrays: dict, cache: Path) -> None:
     images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     assert np.array_equal(loaded.test.images.numpy(), images)
     assert contents(cache) == [f"{loaded.name}.npz"]
-    again = load_dataset(loaded.name, mirrors=["http://127.0.0.1:9/"], validation=20)
+    again = fetch(loaded.name, "http://127.0.0.1:9/")
     assert again.source == Source("official", f"{loaded.name}.npz in the cache")
     assert torch.equal(again.train.images, loaded.train.images)
     with np.load(cache / f"{loaded.name}.npz") as file:

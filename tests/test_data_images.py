@@ -28,7 +28,6 @@ def test_read_image_resizes_and_cuts_the_centre(tmp_path):
     assert image.dtype == torch.uint8
     assert (image[..., :4] == 0).all()
     assert (image[..., 6:] == 255).all()
-    assert torch.equal(read_image(path, 10, 1, invert=True), 255 - image)
     assert read_image(path, (5, 10), 3).shape == (3, 5, 10)
     same = read_image(picture(tmp_path / "b.png", colours()), (20, 30))
     assert np.array_equal(same.permute(1, 2, 0).numpy(), colours())
@@ -156,7 +155,6 @@ def test_a_transparent_colour_of_a_palette_is_white(tmp_path):
         ({"image_size": None}, "image_size is None"),
         ({"channels": 0}, "channels is 0"),
         ({"channels": 2}, "channels is 2; give 1, 3 or None"),
-        ({"invert": "yes"}, "invert is .yes.; give True or False"),
     ],
 )
 def test_wrong_arguments_are_named(tmp_path, options, words):

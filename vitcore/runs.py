@@ -122,7 +122,7 @@ def check_unseen(loaded: LoadedModel, split: Split) -> None:
     if "seen_images" not in sketch:
         return
     seen = overlap(sketch["seen_images"], split)
-    if seen.share > SEEN_BY_CHANCE:
+    if seen.found > SEEN_BY_CHANCE * seen.compared:
         raise ValueError(
             f"of {seen.compared} test images compared, {seen.found} are among those that these "
             "weights were trained or chosen on, so their accuracy says nothing of new images; give "

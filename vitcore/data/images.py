@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._inputs import check, check_flag, shown, to_pair
+from .._inputs import check, shown, to_pair
 from ._inputs import check_path
 
 IMAGE_SUFFIXES = (
@@ -27,21 +27,17 @@ def read_image(
     path: str | os.PathLike[str],
     image_size: int | tuple[int, int],
     channels: int | None = None,
-    *,
-    invert: bool = False,
 ) -> Tensor:
     """Read one picture as uint8 (C, H, W): resized to cover the size, then cut about its centre.
 
     channels=1 turns colour into grey, 3 repeats grey, None keeps what the file has (transparent
-    places become white); 16-bit values are brought to 8. invert=True swaps dark and light: MNIST
-    is white on black, ink on paper is not. A photographed digit needs more: see ``read_digit``.
+    places become white); 16-bit values are brought to 8. MNIST is white on black and ink on
+    paper is not: for a photographed digit see ``read_digit``.
 
     Raises ValueError that names a file which cannot be read, FileNotFoundError.
     """
     size = to_pair(image_size)
-    check_flag("invert", invert)
-    image = fit_image(decode(check_path("path", path)), size, check_channels(channels))
-    return 255 - image if invert else image
+    return fit_image(decode(check_path("path", path)), size, check_channels(channels))
 
 
 def check_channels(channels: Any) -> int | None:

@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -136,24 +136,16 @@ def read_npz(path: Path, known: Known) -> dict[str, Any]:
     return arrays
 
 
-def _claimed_bytes(file: IO[bytes]) -> int:
-    """How long a .npy file has to be for the array that its header announces.
+def _check_claim(archive: zipfile.ZipFile, name: str) -> None:
+    """Raise ValueError unless an array's file is as long as its header announces.
 
     Looked at before anything is read: memory for the array is taken before its values are missed.
     """
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"its format {version} is that of tables")
     form = np.lib.format
-    read = form.read_array_header_1_0 if version == (1, 0) else form.read_array_header_2_0
-    shape, _, dtype = read(file)
-    return file.tell() + math.prod(shape) * dtype.itemsize
-
-
-def _check_claim(archive: zipfile.ZipFile, name: str) -> None:
-    """Raise ValueError unless what an array claims to be is what its file holds."""
+    read = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
     with archive.open(f"{name}.npy") as file:
-        claimed = _claimed_bytes(file)
+        shape, _, dtype = read[form.read_magic(file)](file)
+        claimed = file.tell() + math.prod(shape) * dtype.itemsize
     if claimed != archive.getinfo(f"{name}.npy").file_size or claimed > MAX_BYTES:
         raise ValueError(f"{name} claims {claimed:,} bytes")
 

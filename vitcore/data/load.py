@@ -6,14 +6,13 @@ from __future__ import annotations
 import contextlib
 import os
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from .._inputs import check, check_whole, shown
+from .._inputs import check_whole, shown
 from . import _standin
 from ._inputs import check_path, check_seed
 from .content import digest_images, fingerprint, held_out, ranks
@@ -30,7 +29,6 @@ def load_dataset(
     stand_in: bool | str | None = None,
     validation: int = 5000,
     seed: int = 0,
-    mirrors: Sequence[str] | None = None,
 ) -> ImageDataset:
     """Load "mnist" or "cifar100", from the first of these places that has it:
 
@@ -59,8 +57,6 @@ def load_dataset(
     wanted = _wants_stand_in(stand_in)
     validation = check_whole("validation", validation)
     seed = check_seed("seed", seed)
-    for address in () if mirrors is None else check("mirrors", mirrors, (list, tuple), "a list"):
-        check("an address in mirrors", address, str, "a string")
     cache, arrays, where = cache_dir(), None, ""
     named = os.environ.get("VITCORE_DATA") or None
     directory = named if data_dir is None or str(data_dir) == "" else data_dir
@@ -81,7 +77,7 @@ def load_dataset(
     elif wanted:
         arrays, origin = _standin.generate(name), "generated"
     else:
-        arrays, origin = download_dataset(name, cache, mirrors), "download"
+        arrays, origin = download_dataset(name, cache), "download"
     return build_dataset(name, arrays, origin, validation, seed)
 
 
@@ -143,9 +139,9 @@ def _find(name: str, directory: Path) -> dict[str, Any] | None:
     return {**arrays, "file": "the official files"}
 
 
-def download_dataset(name: str, cache: Path, mirrors: Sequence[str] | None) -> dict[str, Any]:
+def download_dataset(name: str, cache: Path) -> dict[str, Any]:
     """Fetch a data set, keep it in the cache as NAME.npz and return its arrays."""
-    ask, target = list(mirrors or MIRRORS[name]), cache / f"{name}.npz"
+    ask, target = list(MIRRORS[name]), cache / f"{name}.npz"
     with workspace(target) as folder:
         with contextlib.suppress(ValueError, FileNotFoundError):
             return read_npz(target, KNOWN[name])  # put there while this process waited

@@ -53,11 +53,6 @@ class Overlap(NamedTuple):
     found: int
     compared: int
 
-    @property
-    def share(self) -> float:
-        """The estimated share of the split that was seen, from 0 to 1."""
-        return self.found / self.compared if self.compared else 0.0
-
 
 def overlap(sketch: str, split: Split) -> Overlap:
     """Count which images of ``split`` are among the images that ``sketch_images`` has seen.

@@ -44,13 +44,7 @@ def checked(function: F) -> F:
 
 def of_kind(kind: Any, wanted: str) -> Check:
     """A check of a value's type."""
-
-    def check(name: str, value: Any) -> Any:
-        if not isinstance(value, kind):
-            raise TypeError(f"{name} is {shown(value)}; give {wanted}.")
-        return value
-
-    return check
+    return partial(inputs.check, kind=kind, allowed=wanted)
 
 
 def optional(check: Check) -> Check:
@@ -69,12 +63,6 @@ def each(*checks: Check) -> Check:
     return check
 
 
-def _as_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _as_json(part) for key, part in value.items()}
-    return [_as_json(part) for part in value] if isinstance(value, (list, tuple)) else value
-
-
 class Settings:
     """What dataclasses of settings share: checks of all fields, and plain values in and out."""
 
@@ -86,7 +74,7 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has them; `from_dict` gives the settings back."""
-        return _as_json(asdict(self))  # type: ignore[call-overload]
+        return _json("the settings", asdict(self))  # type: ignore[call-overload]
 
     @classmethod
     def from_dict(cls: type[S], values: Mapping[str, Any]) -> S:
