@@ -23,6 +23,7 @@ __all__ = [
     "AblationRecord",
     "DeletionRecord",
     "GrowthRecord",
+    "ParityRecord",
     "SpeedRecord",
     "compare_rounds",
     "find_record",
@@ -38,9 +39,10 @@ __all__ = [
 REPOSITORY = "https://github.com/example/vit-book"
 BRANCH = "main"
 
-# The "kind" of a record of many short runs, of one of measured times, of moments of one run, and of
-# maps put to the test; a training run has none.
+# The "kind" of a record of many short runs, of one of measured times, of moments of one run, of
+# maps put to the test, and of logits compared; a training run has none.
 ABLATIONS, SPEED, GROWTH, DELETION = "ablations", "speed", "growth", "deletion"
+PARITY = "parity"
 FILES = (RECORD, WEIGHTS)
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -251,11 +253,42 @@ class DeletionRecord(Record):
                 raise ValueError(f"passes of {where} must be what its areas give.")
 
 
+@dataclass
+class ParityRecord(Record):
+    """How far logits lie from those of a model's source: benchmarks/parity.py.
+
+    rows: family, size (H, W) in pixels, difference (the largest of the logits of two images) and
+    spread (the logits' deviation between the images). left_out: packages that were not installed.
+    parameters: of the first family's model. The rest as in `RunRecord`.
+    """
+
+    KIND = PARITY
+
+    kind: str
+    command: str
+    commit: str
+    date: str
+    hardware: dict[str, Any]
+    versions: dict[str, str]
+    left_out: list[str]
+    parameters: int
+    wall_seconds: float
+    rows: list[dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        for row in self.rows:
+            if set(row) != {"family", "size", "difference", "spread"}:
+                raise ValueError(f"a row of {name} has {', '.join(row)}.")
+            if not (0 <= row["difference"] < 1e-5 and row["spread"] > 0.01):
+                raise ValueError(f"{row} in {name} is no agreement, or of logits that all agree.")
+
+
 def _read_record(path: Path) -> Record:
     """A record of any kind, checked."""
     values = read_json(path)
     kind = values.get("kind") if isinstance(values, Mapping) else None
-    for record in (AblationRecord, SpeedRecord, GrowthRecord, DeletionRecord):
+    for record in (AblationRecord, SpeedRecord, GrowthRecord, DeletionRecord, ParityRecord):
         if kind == record.KIND:
             return record.from_dict(values, str(path))
     return RunRecord.from_dict(values, str(path))
