@@ -301,8 +301,7 @@ def _data(folder: Path) -> list[Target]:
     whole = dataset()
     for name in ("normalise", "denormalise"):
         add(f"ImageDataset.{name}", getattr(whole, name), lambda: {"images": images()})
-    for name in ("normalise", "denormalise"):
-        add(name, getattr(data, name), lambda: {"images": images(), "mean": MEAN, "std": STD})
+    add("normalise", data.normalise, lambda: {"images": images(), "mean": MEAN, "std": STD})
     add("image_digests", data.image_digests, lambda: {"images": split().images})
     add("sketch_images", lambda s: data.sketch_images(s), lambda: {"s": split()})
     sketch = data.sketch_images(split())

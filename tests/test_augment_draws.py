@@ -173,7 +173,7 @@ def test_the_boxes_of_cutmix():
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (torch.tensor([0, 5]), "labels reach from 0 to 5; give class numbers from 0 to 4"),
+        (torch.tensor([0, 5]), "labels reach from 0 to 5; give numbers from 0 to 4"),
         (torch.tensor([-1, 2]), "labels reach from -1 to 2"),
         (torch.tensor([0, 1, 2]), r"labels has shape \(3,\); give \(2\)"),
         (torch.zeros(2), r"targets has shape \(2,\); give \(2, 5\)"),

@@ -43,7 +43,7 @@ import sys, torch
 from PACKAGE import ViT
 from PACKAGE.data import Batches, load_dataset
 from PACKAGE.training import TrainConfig, evaluate, fit
-data = load_dataset("mnist", stand_in="only")
+data = load_dataset("mnist", stand_in=True)
 mean, std = data.mean, data.std
 few = Batches(data.val, 64, mean=mean, std=std)
 model = ViT(image_size=28, patch_size=7, in_channels=1, num_classes=10, dim=16, depth=1, heads=2)
@@ -73,10 +73,11 @@ class Hide(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Hide())
 """
     search = os.pathsep.join(str(path) for path in (folder, *paths))
+    no_images = {"VITCORE_DATA": "", "VITCORE_CACHE": str(folder / "cache")}
     return subprocess.run(
         [sys.executable, "-c", hide + program],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, **no_images, "PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,

@@ -162,7 +162,7 @@ def test_keras_labels_with_a_second_axis(tmp_path, no_data):
         ({"validation": 120}, ValueError, "120; give a number of images from 0 to 119"),
         ({"validation": -1}, ValueError, "validation is -1; give a whole number"),
         ({"validation": 0.1}, TypeError, "validation is 0.1; give a whole number"),
-        ({"stand_in": "yes"}, ValueError, 'stand_in is None, True, False or "only"'),
+        ({"stand_in": "yes"}, TypeError, "stand_in is 'yes'; give True or False"),
         ({"seed": 0.5}, TypeError, "seed is 0.5; give a whole number"),
     ],
 )
@@ -217,10 +217,9 @@ def test_the_stand_in_takes_the_place_of_a_download_alone(tmp_path, no_data, mon
     monkeypatch.setenv("VITCORE_STANDIN", "0")
     with pytest.raises(AssertionError, match="a download was tried"):
         load_dataset("mnist", validation=20)
-    # Real images are preferred, unless the stand-in alone is asked for.
+    # Real images are preferred.
     save(tmp_path / "real", tiny())
     assert load(tmp_path / "real", stand_in=True).source.split == "unverified"
-    assert load(tmp_path / "real", stand_in="only").source.split == "stand-in"
 
 
 def test_a_broken_copy_in_the_cache_is_had_again(no_data, monkeypatch):

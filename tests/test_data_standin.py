@@ -47,9 +47,8 @@ def accuracy(model: ViT, batches: Batches) -> float:
 
 
 @pytest.mark.parametrize(("name", "epochs"), [("mnist", 3), ("cifar100", 5)])
-def test_the_stand_in_is_learned_in_seconds(no_data, cache, monkeypatch, name, epochs):
-    monkeypatch.setenv("VITCORE_CACHE", str(cache))
-    loaded = load_dataset(name, stand_in="only")
+def test_the_stand_in_is_learned_in_seconds(no_data, name, epochs):
+    loaded = load_dataset(name, stand_in=True)
     assert loaded.source.split == "stand-in"
     assert str(loaded.source).startswith("stand-in: generated drawings")
     assert [len(p.labels) for p in (loaded.train, loaded.val, loaded.test)] == [

@@ -25,5 +25,5 @@ from .known import (
 )
 from .load import load_dataset
 from .paper import Digit, read_digit
-from .pixels import denormalise, normalise
+from .pixels import normalise
 from .seen import Overlap, image_digests, overlap, sketch_images

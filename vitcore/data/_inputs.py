@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from functools import partial
 from numbers import Integral
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .._inputs import check, check_number, check_rate, check_tensor, shown
 
@@ -47,7 +47,15 @@ def check_pictures(images: Any, generator: Any = None, **amounts: Any) -> None:
             raise ValueError(f"{given}; give real numbers on {images.device}.")
 
 
-def check_range(name: str, value: Any, least: float, most: float = math.inf) -> tuple[float, float]:
+def check_labels(labels: Tensor, classes: int | None) -> None:
+    """Raise one clear sentence unless labels (N,), N > 0, are numbers of so many classes."""
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (classes is not None and high >= classes):
+        last = "on" if classes is None else f"to {classes - 1}, one of {classes} classes"
+        raise ValueError(f"labels reach from {low} to {high}; give numbers from 0 {last}.")
+
+
+def check_range(name: str, value: Any, least: float, most: float) -> tuple[float, float]:
     """Raise one clear sentence unless ``value`` is (low, high) between ``least`` and ``most``."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} is {shown(value)}; give a pair (low, high).")

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from .._inputs import check, check_choice, check_tensor, check_whole, shown
+from ._inputs import check_labels
 from .content import held_out
-from .pixels import check_statistics, denormalise, normalise
+from .pixels import check_statistics, columns_for, normalise
 
 SPLITS = {
     "official": "official split",
@@ -67,10 +68,7 @@ def check_split(split: Any, classes: int | None = None) -> Split:
         given = f"{labels.dtype} on {labels.device}"
         raise TypeError(f"labels of a split are {given}; give class numbers or shares of classes.")
     if len(labels) and not labels.is_floating_point():
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or (classes is not None and high >= classes):
-            last = "on" if classes is None else f"to {classes - 1}, one of {classes} classes"
-            raise ValueError(f"labels reach from {low} to {high}; give numbers from 0 {last}.")
+        check_labels(labels, classes)
     return Split(images, labels)
 
 
@@ -128,7 +126,8 @@ class ImageDataset:
 
     def denormalise(self, images: Tensor) -> Tensor:
         """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
-        return denormalise(images, self.mean, self.std)
+        means, stds = columns_for(images, self.mean, self.std)
+        return (images * stds + means).clamp(0, 1)
 
     def fingerprint(self) -> str:
         """A checksum of every image and label that training or the choice of weights sees."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._inputs import check_whole, shown
+from .._inputs import check_flag, check_whole, shown
 from . import _standin
 from ._inputs import check_path, check_seed
 from .content import digest_images, fingerprint, held_out, ranks
@@ -26,7 +26,7 @@ def load_dataset(
     name: str,
     data_dir: str | os.PathLike[str] | None = None,
     *,
-    stand_in: bool | str | None = None,
+    stand_in: bool | None = None,
     validation: int = 5000,
     seed: int = 0,
 ) -> ImageDataset:
@@ -38,7 +38,7 @@ def load_dataset(
     3. a download with checksums from several mirrors, which is then kept in the cache.
 
     stand_in=True (or VITCORE_STANDIN=1, if None) puts generated drawings of the same shapes and
-    types in the place of the download; "only" always takes them; False never does.
+    types in the place of the download; False never does.
 
     ``validation`` images are taken from the training part, class by class in the classes'
     proportions. Which ones, and the order of the training images, follows from a hash of each
@@ -54,27 +54,29 @@ def load_dataset(
     if not isinstance(name, str) or name not in KNOWN:
         choice = f"give one of {sorted(KNOWN)}, or use load_folder for images of your own"
         raise ValueError(f"there is no data set {shown(name)}; {choice}.")
-    wanted = _wants_stand_in(stand_in)
+    if stand_in is None:
+        stand_in = os.environ.get("VITCORE_STANDIN", "").lower() in ("1", "true", "yes", "on")
+    check_flag("stand_in", stand_in)
     validation = check_whole("validation", validation)
     seed = check_seed("seed", seed)
     cache, arrays, where = cache_dir(), None, ""
     named = os.environ.get("VITCORE_DATA") or None
     directory = named if data_dir is None or str(data_dir) == "" else data_dir
-    if wanted != "only" and directory is not None:
+    if directory is not None:
         folder = check_path("data_dir", directory)
         if not folder.is_dir():
             by = ", which VITCORE_DATA names" if directory is named else ""
             advice = f"name one that holds {name}.npz, or none"
             raise FileNotFoundError(f"there is no directory {folder}{by}: {advice}")
         arrays, where = _find(name, folder), "in a directory"
-    if wanted != "only" and arrays is None:
+    if arrays is None:
         try:
             arrays, where = _find(name, cache), "in the cache"
         except ValueError as error:  # whatever broke the cached copy, it can be had again
             warnings.warn(f"the cached copy is not used: {error}", stacklevel=2)
     if arrays is not None:
         origin = f"{arrays['file']} {where}"
-    elif wanted:
+    elif stand_in:
         arrays, origin = _standin.generate(name), "generated"
     else:
         arrays, origin = download_dataset(name, cache), "download"
@@ -164,11 +166,3 @@ def _advice(name: str) -> str:
         "VITCORE_DATA; to go on without them, stand_in=True, --stand-in or VITCORE_STANDIN=1 "
         "generates drawings that stand in for the images"
     )
-
-
-def _wants_stand_in(stand_in: bool | str | None) -> bool | str:
-    if stand_in is None:
-        return os.environ.get("VITCORE_STANDIN", "").lower() in ("1", "true", "yes", "on")
-    if isinstance(stand_in, (bool, str)) and stand_in in (True, False, "only"):
-        return stand_in
-    raise ValueError(f'stand_in is None, True, False or "only", given {shown(stand_in)}')

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .._inputs import check_above_zero, check_tensor, check_whole
-from ._inputs import check_pictures, check_share
+from ._inputs import check_labels, check_pictures, check_share
 from .geometry import column, host_generator, inside_box
 
 Mix = Callable[[Tensor, Tensor, torch.Generator | None], tuple[Tensor, Tensor]]
@@ -27,10 +27,7 @@ def _soft(labels: Any, num_classes: int, images: Tensor) -> Tensor:
         return _check_targets(images, labels.to(images.dtype), num_classes)
     check_pictures(images, labels=labels)
     if labels.device.type == "cpu" and len(labels):  # reading from a GPU would make the loop wait
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high >= num_classes:
-            wanted = f"class numbers from 0 to {num_classes - 1}, or another num_classes"
-            raise ValueError(f"labels reach from {low} to {high}; give {wanted}.")
+        check_labels(labels, num_classes)
     return F.one_hot(labels.long(), num_classes).to(images.dtype)
 
 

@@ -76,18 +76,12 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
     Raises TypeError for images of another type, ValueError for a number of channels that differs.
     """
-    means, stds = _columns(images, mean, std)
+    means, stds = columns_for(images, mean, std)
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images
     return (scaled - means) / stds
 
 
-def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
-    means, stds = _columns(images, mean, std)
-    return (images * stds + means).clamp(0, 1)
-
-
-def _columns(images: Any, mean: Any, std: Any) -> list[Tensor]:
+def columns_for(images: Any, mean: Any, std: Any) -> list[Tensor]:
     """mean and std as (C, 1, 1) for images (…, C, H, W), or one clear sentence."""
     pixels = isinstance(images, Tensor) and images.dtype == torch.uint8
     check_tensor("images", images, "..., C, H, W", floating=not pixels)
