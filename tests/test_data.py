@@ -20,7 +20,6 @@ from data_helpers import (
 
 from vitcore import data
 from vitcore.data import (
-    ImageDataset,
     Source,
     Split,
     content,
@@ -103,25 +102,6 @@ def test_a_channel_without_contrast_is_not_divided_by_zero():
     assert mean[0] == 0
     assert std[0] == 1 / 255
     assert std[1] == pytest.approx((values[..., 1] / 255).std())
-
-
-def test_the_fingerprint_is_of_training_and_validation_images_and_labels(small_mnist):
-    """Two fingerprints are equal where training and the choice of weights see the same."""
-
-    def changed(part: str, name: str) -> ImageDataset:
-        split = getattr(small_mnist, part)
-        values = getattr(split, name).clone()
-        values[7] = (values[7] + 1) % 10
-        return replace(small_mnist, **{part: split._replace(**{name: values})})
-
-    whole = small_mnist.fingerprint()
-    assert replace(small_mnist).fingerprint() == whole
-    for part in ("train", "val"):
-        for name in ("images", "labels"):
-            assert changed(part, name).fingerprint() != whole
-    assert changed("test", "images").fingerprint() == whole
-    moved = small_mnist.train._replace(images=small_mnist.train.images.flip(0))
-    assert replace(small_mnist, train=moved).fingerprint() != whole
 
 
 @pytest.mark.parametrize(

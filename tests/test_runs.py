@@ -100,13 +100,13 @@ def test_resume_knows_the_recipe_and_the_images(small_mnist, tmp_path):
     changed = dataclasses.replace(
         small_mnist, train=type(small_mnist.train)(images, small_mnist.train.labels)
     )
-    resume(tiny(), changed, "metadata.data was")
+    resume(tiny(), changed, "data.train was")
     images = small_mnist.val.images.clone()
     images[:, 0, 0, 0] ^= 1
     changed = dataclasses.replace(
         small_mnist, val=type(small_mnist.val)(images, small_mnist.val.labels)
     )
-    resume(tiny(), changed, "metadata.data was")
+    resume(tiny(), changed, "data.val was")
     # A note is only words.
     train_recipe(
         Recipe.from_dict({**values, "note": "other words"}),

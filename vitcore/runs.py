@@ -277,8 +277,7 @@ def train_recipe(
     options: dict[str, Any] = {"out": out, "resume": resume, "progress": progress}
     # What must be the same when a run is resumed, beside the configuration; a note is words.
     known = {k: v for k, v in recipe.to_dict().items() if k not in ("train", "note")}
-    metadata = {"recipe": known, "data": dataset.fingerprint()}
-    options |= {"on_epoch": on_epoch, "device": where, "metadata": metadata}
+    options |= {"on_epoch": on_epoch, "device": where, "metadata": {"recipe": known}}
     trained: nn.Module = model
     if world_size > 1:
         gpu = [where.index] if where.type == "cuda" else None

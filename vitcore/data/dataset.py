@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -128,15 +127,6 @@ class ImageDataset:
         """Undo ``normalise``: floating point images (…, C, H, W) back to [0, 1]."""
         means, stds = columns_for(images, self.mean, self.std)
         return (images * stds + means).clamp(0, 1)
-
-    def fingerprint(self) -> str:
-        """A checksum of every image and label that training or the choice of weights sees."""
-        digest = hashlib.sha256()
-        for split in (self.train, self.val):
-            for values in split:
-                digest.update(repr((tuple(values.shape), values.dtype)).encode())
-                digest.update(values.contiguous().cpu().numpy().data)
-        return digest.hexdigest()
 
     def subset(
         self, n_train: int, n_val: int | None = None, n_test: int | None = None

@@ -39,21 +39,27 @@ def cache_dir() -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Wait until no other process or thread holds ``path``; False where locks do not exist.
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold a file or folder that no other process or thread holds; False where locks do not exist.
 
-    The system frees the lock of a process that ends, however it ends. The empty file stays: to
-    remove it would let two others hold two files of one name.
+    The system frees the lock of a process that ends, however it ends. An empty file stays: to
+    remove it would let two others hold two files of one name. Raises BlockingIOError where another
+    holds ``path`` and ``wait`` is False.
     """
-    with path.open("ab") as file:
+    with contextlib.ExitStack() as stack:
         try:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX)
+            handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            raise
         except (ImportError, OSError):  # Windows, or a file system without locks
-            yield False
+            alone = False
         else:
-            yield True
+            alone = True
+        yield alone
 
 
 @contextlib.contextmanager

@@ -17,15 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from .._inputs import shown
+from ..data.download import locked
 from ..data.pixels import check_statistics, normalise
 from ..vit import ViT, ViTConfig
 from .arguments import checked
 from .device import resolve_device, unwrap
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 Weights = dict[str, Tensor]
 
@@ -62,16 +58,11 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        if fcntl is not None:
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                busy = f"another run is writing to {folder}; wait for its end, or take another."
-                raise BlockingIOError(busy) from error
-            except OSError:
-                pass
+        try:
+            stack.enter_context(locked(folder, wait=False))
+        except BlockingIOError as error:
+            busy = f"another run is writing to {folder}; wait for its end, or take another."
+            raise BlockingIOError(busy) from error
         for left in folder.glob(".*.safetensors.*.tmp"):
             left.unlink(missing_ok=True)
         yield
