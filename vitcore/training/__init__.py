@@ -8,6 +8,13 @@ from .config import History, TrainConfig, quick_mode
 from .device import distributed_rank, resolve_device, resolve_precision, set_seed, unwrap
 from .evaluation import accuracy, cross_entropy, evaluate, predict
 from .files import LoadedModel, load_weights, replace_file, save_weights
+from .finetune import (
+    extract_features,
+    freeze_backbone,
+    linear_probe,
+    nearest_neighbours,
+    reset_head,
+)
 from .loop import NonFiniteLoss, TrainingInterrupted, fit
 from .multilabel import average_precision, binary_cross_entropy, mean_average_precision
 from .optimizers import (

@@ -150,6 +150,9 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("matrix", "targets", "labels", "group_of"), is_tensor),
     "clip_norm": optional(inputs.check_above_zero),
     "betas": each(check_rate, check_rate),
+    "layer_decay": partial(
+        check_number, fits=lambda x: 0 < x <= 1, allowed="above 0 and at most 1"
+    ),
     "optimizer": partial(inputs.check_choice, allowed=OPTIMIZERS),
     "schedule": partial(inputs.check_choice, allowed=SCHEDULES),
     "precision": partial(inputs.check_choice, allowed=PRECISIONS),

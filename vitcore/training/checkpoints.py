@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .config import History
+from .config import History, TrainConfig
 from .device import full_tensor, shard_like, unwrap
 from .files import CHECKSUM, Weights, checksum, read_tensors, write_tensors
 
@@ -193,7 +193,9 @@ class Checkpoint:
         except KeyError as error:
             lacking = f"{self.path} lacks the tensor {error}"
             raise ValueError(f"{lacking}; choose another out folder.") from error
-        if found := _differences(content["identity"], self.identity):
+        then = content["identity"]  # settings that came later have their defaults
+        then["config"] = {**TrainConfig(epochs=1).to_dict(), **then["config"]}
+        if found := _differences(then, self.identity):
             more = f"; and {len(found) - 4} more" if len(found) > 4 else ""
             mend = "go back to the earlier settings, or choose another out folder"
             raise ValueError(f"cannot resume {self.path}: {'; '.join(found[:4])}{more}; {mend}.")

@@ -27,6 +27,9 @@ class TrainConfig(Settings):
     optimizer: str = "adamw"
     lr: float = 1e-3  # the highest learning rate, reached at the end of the warmup
     weight_decay: float = 0.05  # on matrices only (see `param_groups`)
+    # What the rate of each layer is of that of the next, counted from the head; below 1 the early
+    # layers of a pretrained model hardly move (Clark et al., 2020; Bao et al., 2022).
+    layer_decay: float = 1.0
     betas: tuple[float, float] = (0.9, 0.999)  # of Adam and AdamW
     warmup_epochs: float = 1.0  # epochs of linear rise to `lr`, never more than half of the run
     min_lr: float = 1e-5  # where the cosine ends

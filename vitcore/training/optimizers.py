@@ -23,23 +23,49 @@ NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature")
 NO_MUON = (*NO_DECAY, "patch_embed", "head")
 
 
+def _layer(name: str, depth: int) -> int:
+    """0 for what makes tokens, i + 1 for block i, depth + 1 for the head; the norm between counts
+    with the last block."""
+    if name.startswith((*NO_DECAY[:3], "patch_embed.")):
+        return 0
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return depth if name.startswith("norm.") else depth + 1
+
+
 @checked
 def param_groups(
-    model: nn.Module, weight_decay: float, only: Callable[[str, nn.Parameter], bool] | None = None
+    model: nn.Module,
+    weight_decay: float,
+    only: Callable[[str, nn.Parameter], bool] | None = None,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Two groups for AdamW: matrices with `weight_decay`, everything in NO_DECAY or with one
     dimension (biases, norms, layer scale) without. Frozen parameters are left out, and so are
-    those of which `only(name, parameter)` is false."""
-    trained = [(n, p) for n, p in unwrap(model).named_parameters() if p.requires_grad]
+    those of which `only(name, parameter)` is false.
+
+    layer_decay: below 1 makes two groups a layer of a ViT, each with its share of the rate under
+    "lr_scale": layer_decay ** (depth + 1 - layer), where layer 0 makes the tokens and depth + 1 is
+    the head (Bao et al., 2022, as timm has it).
+    """
+    named = list(unwrap(model).named_parameters())
+    trained = [(n, p) for n, p in named if p.requires_grad]
     if not trained:
         raise ValueError("the model has no parameter to train: all have requires_grad=False.")
-    groups: tuple[list[Any], list[Any]] = ([], [])
+    depth = len({n.split(".")[1] for n, _ in named if n.startswith("blocks.")})
+    if layer_decay < 1 and not depth:
+        raise ValueError("layer_decay needs a model of blocks, such as a ViT; give 1 for others.")
+    groups: dict[tuple[float, bool], list[Any]] = {}
     for name, parameter in trained:
         if only is None or only(name, parameter):
             exempt = parameter.ndim <= 1 or any(part in name for part in NO_DECAY)
-            groups[exempt].append(parameter)
-    decays = zip(groups, (weight_decay, 0.0), strict=True)
-    return [{"params": group, "weight_decay": decay} for group, decay in decays if group]
+            scale = layer_decay ** (depth + 1 - _layer(name, depth)) if layer_decay < 1 else 1.0
+            groups.setdefault((scale, exempt), []).append(parameter)
+    return [
+        {"params": group, "weight_decay": 0.0 if exempt else weight_decay}
+        | ({"lr_scale": scale} if layer_decay < 1 else {})
+        for (scale, exempt), group in sorted(groups.items(), key=lambda item: item[0])
+    ]
 
 
 def _is_hidden(name: str, parameter: nn.Parameter) -> bool:
@@ -104,11 +130,16 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.
     # what costs. MPS has it only in newer torch, so it is left alone there.
     fused = kinds <= {"cpu", "cuda"}
     options: dict[str, Any] = {"lr": config.lr, "betas": config.betas, "fused": fused}
+
+    def grouped(decay: float, only: Callable[[str, nn.Parameter], bool]) -> list[dict[str, Any]]:
+        groups = param_groups(model, decay, only, config.layer_decay)
+        return [{**group, "lr": config.lr * group.pop("lr_scale", 1.0)} for group in groups]
+
     if config.optimizer == "adam":
-        return [torch.optim.Adam(param_groups(model, 0.0), **options)]
+        return [torch.optim.Adam(grouped(0.0, lambda name, p: True), **options)]
     muon, decay = config.optimizer == "muon", config.weight_decay
-    matrices = param_groups(model, decay, lambda name, p: muon and _is_hidden(name, p))
-    rest = param_groups(model, decay, lambda name, p: not (muon and _is_hidden(name, p)))
+    matrices = grouped(decay, lambda name, p: muon and _is_hidden(name, p))
+    rest = grouped(decay, lambda name, p: not (muon and _is_hidden(name, p)))
     made: list[torch.optim.Optimizer] = []
     if matrices and (kinds == {"cpu"} or not hasattr(torch.optim, "Muon")):
         made = [ExactMuon(matrices, config.lr)]
