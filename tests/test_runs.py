@@ -63,7 +63,7 @@ def test_a_run_from_recipe_to_weights(small_mnist, tmp_path):
     part = small_mnist.subset(160, 60, 80)
     counts = torch.bincount(part.test.labels, minlength=10)
     assert run.confusion.sum(dim=1).tolist() == counts.tolist()
-    assert run.seconds == run.history.seconds > 0
+    assert run.history.seconds > 0
     loaded = load_weights(tmp_path / "model.safetensors")
     for name, value in run.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], value)
@@ -352,7 +352,7 @@ def test_other_work_on_the_machine_is_measured(monkeypatch, small_mnist):
     monkeypatch.setattr(runs, "_other_seconds", lambda: next(at))
     run = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
     assert run.other_cores is not None
-    assert 1e6 / (run.seconds + 60) < run.other_cores <= 1e6 / run.seconds
+    assert 1e6 / (run.history.seconds + 60) < run.other_cores <= 1e6 / run.history.seconds
     monkeypatch.setattr(runs, "_other_seconds", lambda: math.nan)
     again = train_recipe(tiny(epochs=1), small_mnist, device="cpu", progress=False)
     assert again.other_cores is None

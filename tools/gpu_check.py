@@ -161,7 +161,7 @@ def one_epoch(epochs: int, precision: str) -> str:
     with tempfile.TemporaryDirectory() as out:
         run = train_recipe(recipe, data, device="cuda", out=Path(out), progress=False)
     words = (
-        f"{data.source}: {epochs} epoch(s) in {run.seconds:.1f} s, "
+        f"{data.source}: {epochs} epoch(s) in {run.history.seconds:.1f} s, "
         f"test accuracy {run.test['accuracy']:.4f}"
     )
     return require(run.device.type == "cuda" and run.test["accuracy"] > 0.85, words)

@@ -57,11 +57,6 @@ class Run:
     precision: str
     test_seconds: float = 0.0  # what followed training
 
-    @property
-    def seconds(self) -> float:
-        """Training with its validation, over all parts of a resumed run."""
-        return self.history.seconds
-
 
 @checked
 def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:

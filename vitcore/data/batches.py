@@ -114,28 +114,18 @@ class Batches:
         return positions[self.rank :: self.world_size][: self.num_images]
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # Neighbours lie together in memory where nothing is shuffled: a view saves the gathering.
-        plain = not self.shuffle and self.world_size == 1
-        order = None if plain else self.order().to(self.device)
+        order = self.order().to(self.device)
         epoch, self.epoch = self.epoch, self.epoch + 1  # a loop without set_epoch goes on
+        size = self.sizes[min(epoch, len(self.sizes) - 1)] if self.sizes else None
         for batch in range(len(self)):
-            part = slice(batch * self.batch_size, (batch + 1) * self.batch_size)
-            if order is None:
-                images, labels = self.images[part], self.labels[part].clone()
-            else:
-                images, labels = (
-                    x.index_select(0, order[part]) for x in (self.images, self.labels)
-                )
-            changed = images.float().div_(255)
-            if self.augment is None and self.mix is None and not self.sizes:
-                yield changed.sub_(self._mean).div_(self._std), labels
-                continue
+            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+            images = self.images.index_select(0, chosen).float().div_(255)
+            labels = self.labels.index_select(0, chosen)
             self._generator.manual_seed(self._state(self.seed, epoch, batch + 1, self.rank))
             if self.augment is not None:
-                changed = self.augment(changed, self._generator)
+                images = self.augment(images, self._generator)
             if self.mix is not None:
-                changed, labels = self.mix(changed, labels, self._generator)
-            size = self.sizes[min(epoch, len(self.sizes) - 1)] if self.sizes else None
-            if size is not None and changed.shape[-2:] != (size, size):
-                changed = F.interpolate(changed, (size, size), mode="bilinear", antialias=True)
-            yield (changed - self._mean).div_(self._std), labels
+                images, labels = self.mix(images, labels, self._generator)
+            if size is not None and images.shape[-2:] != (size, size):
+                images = F.interpolate(images, (size, size), mode="bilinear", antialias=True)
+            yield (images - self._mean).div_(self._std), labels

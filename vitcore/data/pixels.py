@@ -41,15 +41,9 @@ def statistics(histograms: np.ndarray) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def to_tensor(images: np.ndarray, keep: np.ndarray) -> Tensor:
-    """Copy the images at ``keep`` into one uint8 tensor (N, C, H, W), a block at a time."""
-    if images.ndim == 3:
-        images = images[..., None]
-    height, width, channels = images.shape[1:]
-    out = torch.empty((len(keep), channels, height, width), dtype=torch.uint8)
-    for start in range(0, len(keep), 2048):
-        block = images[keep[start : start + 2048]]
-        out[start : start + len(block)] = torch.from_numpy(block).permute(0, 3, 1, 2)
-    return out
+    """Copy those images (N, H, W) or (N, H, W, C) into one uint8 tensor (N, C, H, W)."""
+    chosen = torch.from_numpy(images[keep])
+    return chosen[:, None] if chosen.ndim == 3 else chosen.permute(0, 3, 1, 2).contiguous()
 
 
 def check_statistics(mean: Any, std: Any, channels: int) -> tuple[tuple[float, ...], ...]:
