@@ -118,7 +118,7 @@ def test_equal_values_come_back():
 def test_the_automatic_choice_is_taken(monkeypatch):
     taken = []
     monkeypatch.setattr(
-        "vitcore.attention.explicit_attention", lambda q, k, v: taken.append(q.dtype) or v
+        "vitcore.attention.explicit_attention", lambda q, k, v, bias: taken.append(q.dtype) or v
     )
     module = lively()
     module(tokens())

@@ -576,7 +576,7 @@ def test_options_of_a_configuration_are_its_own():
         (lambda: small_vit(pool=None), ("pool is None",)),
         (lambda: small_vit(pool=["cls"]), ("pool is ['cls']",)),
         (lambda: small_vit(pool_norm="never"), ("pool_norm is 'never'", "'before'")),
-        (lambda: small_vit(positions="rotary"), ("positions is 'rotary'", "'learned'", "'sincos'")),
+        (lambda: small_vit(positions="turned"), ("positions is 'turned'", "'learned'", "'sincos'")),
         (lambda: small_vit(positions="sincos", dim=18), ("dim is 18", "divisible by 4")),
         (lambda: small_vit(class_token=False), ("pool is 'cls'", "pool='mean'")),
         (lambda: small_vit(patch_embed="conv"), ("'conv'", "linear")),

@@ -7,7 +7,13 @@ checks are imported by name, for example ``from vitcore import data``.
 
 from importlib.util import find_spec
 
-from .attention import ATTENTIONS, Attention, register_attention
+from .attention import (
+    ATTENTIONS,
+    POSITIONS,
+    Attention,
+    register_attention,
+    register_positions,
+)
 from .blocks import Block, DropPath, LayerScale, Mlp
 from .embeddings import TokenLayout, resize_positions, sincos_positions_1d, sincos_positions_2d
 from .models import MODELS, create_model
@@ -19,6 +25,10 @@ if find_spec(f"{__name__}.stems"):
     from . import stems as stems
 if find_spec(f"{__name__}.attentions"):
     from . import attentions as attentions
+if find_spec(f"{__name__}.mlps"):
+    from . import mlps as mlps
+if find_spec(f"{__name__}.positions"):
+    from . import positions as positions
 
 __version__ = "0.1.0"
 
@@ -26,6 +36,7 @@ __all__ = [
     "ATTENTIONS",
     "MODELS",
     "PATCH_EMBEDS",
+    "POSITIONS",
     "Attention",
     "Block",
     "DropPath",
@@ -39,6 +50,7 @@ __all__ = [
     "patchify",
     "register_attention",
     "register_patch_embed",
+    "register_positions",
     "resize_positions",
     "sincos_positions_1d",
     "sincos_positions_2d",

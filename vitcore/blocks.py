@@ -10,11 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from . import _inputs as inputs
-from .attention import ATTENTIONS, Record, keep
+from .attention import ATTENTIONS, NORMS, Record, keep
 from .embeddings import TokenLayout
-
-NORM_EPS = 1e-6
-"""LayerNorm's epsilon in published ViT weights; torch's default 1e-5 shifts the outputs."""
 
 
 class Mlp(nn.Module):
@@ -36,6 +33,10 @@ class Mlp(nn.Module):
         """Map tokens (B, N, D) to (B, N, D)."""
         inputs.check_tokens("x", x, getattr(self.fc1, "weight", None))
         return self.fc2(self.act(self.fc1(x)))
+
+
+MLPS: dict[str, type[nn.Module]] = {"mlp": Mlp}
+"""The MLPs of a block by name, each made as ``cls(dim, hidden_dim)``."""
 
 
 class LayerScale(nn.Module):
@@ -93,6 +94,7 @@ class Block(nn.Module):
         drop_path: probability of leaving a branch out, per image.
         layer_scale: the initial factor of :class:`LayerScale`; None leaves it out.
         attention, attention_options: a name in ``ATTENTIONS``, its further arguments.
+        norm_layer, mlp_layer: a name in ``NORMS``, and one in ``MLPS``.
 
     Raises TypeError, ValueError for sizes, rates, names or tokens that do not fit.
     Source: Dosovitskiy et al. (2021), equations 2 and 3.
@@ -108,6 +110,8 @@ class Block(nn.Module):
         layer_scale: float | None = None,
         attention: str = "global",
         attention_options: Mapping[str, Any] | None = None,
+        norm_layer: str = "layernorm",
+        mlp_layer: str = "mlp",
     ) -> None:
         super().__init__()
         dim = inputs.check_positive("dim", dim)
@@ -116,12 +120,14 @@ class Block(nn.Module):
         options = {} if attention_options is None else attention_options
         given: Any = (options, make_attention, dim, heads)
         options = inputs.check_options("attention_options", *given, qkv_bias=qkv_bias)
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        make_norm = NORMS[inputs.check_choice("norm_layer", norm_layer, NORMS)]
+        make_mlp = MLPS[inputs.check_choice("mlp_layer", mlp_layer, MLPS)]
+        self.norm1 = make_norm(dim)
         self.attn = make_attention(dim, heads, qkv_bias=qkv_bias, **options)
         self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path1 = DropPath(drop_path)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.norm2 = make_norm(dim)
+        self.mlp = make_mlp(dim, int(dim * mlp_ratio))
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path2 = DropPath(drop_path)
 

@@ -14,10 +14,16 @@ from torch import Tensor, nn
 
 from . import _inputs as inputs
 from ._inputs import to_pair
-from .attention import ATTENTIONS, Record
-from .blocks import NORM_EPS, Block
+from .attention import ATTENTIONS, NORMS, POSITIONS, Attention, Record
+from .blocks import MLPS, Block
 from .embeddings import TokenLayout, resize_positions, sincos_positions_2d
 from .patches import PATCH_EMBEDS
+
+
+def _check_positions(name: str, value: Any) -> str:
+    beside = [f"{table}+{inside}" for table in ("learned", "sincos") for inside in POSITIONS]
+    return inputs.check_choice(name, value, ("learned", "sincos", "none", *POSITIONS, *beside))
+
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "image_size": lambda name, v: to_pair(v) if isinstance(v, (tuple, list)) else to_pair(v)[0],
@@ -29,10 +35,12 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "layer_scale": lambda name, value: None if value is None else inputs.check_number(name, value),
     "pool": partial(inputs.check_choice, allowed=("cls", "mean")),
     "pool_norm": partial(inputs.check_choice, allowed=("before", "after")),
-    "positions": partial(inputs.check_choice, allowed=("learned", "sincos", "none")),
+    "positions": _check_positions,
+    "norm_layer": partial(inputs.check_choice, allowed=NORMS),
+    "mlp_layer": partial(inputs.check_choice, allowed=MLPS),
     "patch_embed": partial(inputs.check_choice, allowed=PATCH_EMBEDS),
     "attention": partial(inputs.check_choice, allowed=ATTENTIONS),
-    **dict.fromkeys(("patch_embed_options", "attention_options"), inputs.check_mapping),
+    **{f"{of}_options": inputs.check_mapping for of in ("patch_embed", "attention", "position")},
 }
 """What refuses a value of :class:`ViTConfig`, field by field."""
 
@@ -62,12 +70,16 @@ class ViTConfig:
     registers: int = 0  # further learned tokens before the patches (Darcet et al., 2024)
     pool: str = "cls"  # what the head reads: "cls", the class token, or "mean" of the patches
     pool_norm: str = "before"  # the final norm "before" pooling (norm) or "after" it (fc_norm)
-    positions: str = "learned"  # or "sincos" (fixed, two-dimensional) or "none"
+    # Or "sincos" (fixed, two-dimensional), "none", a name in POSITIONS, or both: "learned+rotary".
+    positions: str = "learned"
+    position_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    norm_layer: str = "layernorm"  # a name in NORMS
+    mlp_layer: str = "mlp"  # a name in MLPS
     drop_path: float = 0.0  # the rate of the last block; it grows linearly from 0 in the first
     layer_scale: float | None = None  # its initial factor; None leaves it out
     patch_embed: str = "linear"  # a name in PATCH_EMBEDS
     patch_embed_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    attention: str = "global"  # a name in ATTENTIONS
+    attention: str = "global"  # a name in ATTENTIONS; an option in a list goes from layer to layer
     attention_options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     # Of the initial weights; narrow models start better from a larger one than the usual 0.02
     # (1 / sqrt(D) keeps the variance of a linear map's input).
@@ -130,19 +142,38 @@ class ViT(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, c.dim)) if c.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, c.registers, c.dim)) if c.registers else None
         rows = self.grid[0] * self.grid[1] + c.position_prefix
-        learned = c.positions == "learned"
+        learned = "learned" in c.positions
         self.pos_embed = nn.Parameter(torch.zeros(1, rows, c.dim)) if learned else None
-        if c.positions == "sincos":
+        if "sincos" in c.positions:
             sincos_positions_2d((1, 1), c.dim)  # refuses a width that it does not divide
         rates = [c.drop_path * layer / max(1, c.depth - 1) for layer in range(c.depth)]
         names = ("dim", "heads", "mlp_ratio", "qkv_bias", "layer_scale", "attention")
-        parts = {name: getattr(c, name) for name in (*names, "attention_options")}
-        self.blocks = nn.ModuleList(Block(**parts, drop_path=rate) for rate in rates)
-        norm_first = c.pool_norm == "before"
-        self.norm = nn.LayerNorm(c.dim, eps=NORM_EPS) if norm_first else nn.Identity()
-        self.fc_norm = nn.Identity() if norm_first else nn.LayerNorm(c.dim, eps=NORM_EPS)
+        parts = {name: getattr(c, name) for name in (*names, "norm_layer", "mlp_layer")}
+        self.blocks = nn.ModuleList(
+            Block(**parts, drop_path=rate, attention_options=_dealt(c.attention_options, layer))
+            for layer, rate in enumerate(rates)
+        )
+        self._place(c.positions.split("+")[-1])
+        norm_first, norm = c.pool_norm == "before", NORMS[c.norm_layer](c.dim)
+        self.norm = norm if norm_first else nn.Identity()
+        self.fc_norm = nn.Identity() if norm_first else norm
         self.head: nn.Module = nn.Linear(c.dim, c.num_classes) if c.num_classes else nn.Identity()
         self.reset_parameters()
+
+    def _place(self, name: str) -> None:
+        """Give each layer its part of the positions, if they are of those inside attention."""
+        c = self.config
+        if name not in POSITIONS:
+            if c.position_options:
+                raise ValueError(f"positions {name!r} have no options; leave position_options out.")
+            return
+        given = (POSITIONS[name], c.heads, c.dim // c.heads, self.grid)
+        more = inputs.check_options("position_options", c.position_options, *given)
+        for block in self.blocks:
+            if not isinstance(block.attn, Attention):
+                kind = type(block.attn).__name__
+                raise ValueError(f"{kind} is no Attention; give it positions='learned', or derive.")
+            block.attn.rel_pos = given[0](*given[1:], **more)
 
     def reset_parameters(self) -> None:
         """Set all parameters to their start, as the class says; draws are new."""
@@ -166,7 +197,7 @@ class ViT(nn.Module):
 
         Sines are made anew for every pass, so that no weights, device or type has to keep them.
         """
-        if self.config.positions == "sincos":
+        if "sincos" in self.config.positions:
             table = sincos_positions_2d(grid, self.config.dim, self.grid)
             weight = next(self.parameters())
             return F.pad(table, (0, 0, self.config.position_prefix, 0))[None].to(weight)
@@ -253,6 +284,12 @@ class ViT(nn.Module):
                 f"to {depth - 1} or all, as in 'q.0' and 'q', {', '.join(CAPTURES_PER_LAYER)}."
             )
         return {name: known[name] for name in capture}
+
+
+def _dealt(options: Mapping[str, Any], layer: int) -> dict[str, Any]:
+    """Give the options of one layer: those in a list are dealt out in turn."""
+    lists = {name: v for name, v in options.items() if isinstance(v, (list, tuple)) and v}
+    return {**options, **{name: v[layer % len(v)] for name, v in lists.items()}}
 
 
 def _draw(tensor: Tensor, std: float) -> None:

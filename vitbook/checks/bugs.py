@@ -57,22 +57,22 @@ class _ClassTokenWithoutPosition(ViT):
 
 
 class _Unscaled(Attention):
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, scale=1.0)
 
 
 class _ScaledByWidth(Attention):
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, scale=1 / (self.heads * q.shape[-1]))
 
 
 class _SoftmaxOverQueries(Attention):
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         return (q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])).softmax(dim=-2) @ v
 
 
 class _UnmergedHeads(Attention):
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None) -> Tensor:
         batch, heads, count, size = q.shape
         tokens = super().attend(q, k, v).reshape(batch, count, heads * size)
         return rearrange(tokens, "b n (h d) -> b h n d", h=heads)  # the right merging undoes this

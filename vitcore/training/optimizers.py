@@ -17,7 +17,7 @@ from .device import unwrap
 
 # Weight decay pulls a matrix towards zero, which is harmless to what it can express. A position,
 # a token, a bias, a gain or a temperature has no such slack, so these are left alone.
-NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature")
+NO_DECAY = ("pos_embed", "cls_token", "reg_token", "temperature", "bias_table")
 # Muon makes every direction of a step equally long, which suits maps from tokens to tokens. What
 # brings pixels in or reads classes out has directions that matter more than others.
 NO_MUON = (*NO_DECAY, "patch_embed", "head")
