@@ -27,7 +27,10 @@ FILE_LINES = 450
 FUNCTION_LINES = 70
 
 CORE = ("_inputs", "patches", "embeddings", "attention", "blocks", "vit")
-BESIDE = ("stems", "attentions", "positions", "mlps")  # what the package makes known by name
+# What the package makes known by name, where it is there.
+BESIDE = ("stems", "tokenisers", "attentions", "positions", "mlps")
+# What chapters 9 and 10 choose from comes on top of the lines above: in the package, in its core.
+CHOICES_LINES, CHOICES_CORE_LINES = 690, 95
 CORE_FILES = [ROOT / "vitcore" / f"{name}.py" for name in (*CORE, "models", "__init__")]
 SOURCES = [path for path in tracked_files() if path.suffix == ".py" and path.exists()]
 VITCORE = [path for path in SOURCES if path.is_relative_to(ROOT / "vitcore")]
@@ -53,12 +56,12 @@ def lines_of(path: Path) -> int:
 
 def test_vitcore_stays_small() -> None:
     sizes = {relative(path): lines_of(path) for path in VITCORE}
-    assert sum(sizes.values()) <= PACKAGE_LINES, sizes
+    assert sum(sizes.values()) <= PACKAGE_LINES + CHOICES_LINES, sizes
 
 
 def test_the_core_is_read_in_an_evening() -> None:
     sizes = {name: lines_of(ROOT / "vitcore" / f"{name}.py") for name in CORE}
-    assert sum(sizes.values()) <= CORE_LINES, sizes
+    assert sum(sizes.values()) <= CORE_LINES + CHOICES_CORE_LINES, sizes
 
 
 @pytest.mark.parametrize("path", [*VITCORE, *VITBOOK], ids=relative)
