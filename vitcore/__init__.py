@@ -29,6 +29,8 @@ if find_spec(f"{__name__}.mlps"):
     from . import mlps as mlps
 if find_spec(f"{__name__}.positions"):
     from . import positions as positions
+if find_spec(f"{__name__}.tokenisers"):
+    from . import tokenisers as tokenisers
 
 __version__ = "0.1.0"
 

@@ -209,7 +209,8 @@ def attention_distance(
     with _visit(model):
         (rows, cols), prefix = _layout(model, images)
         axes = torch.arange(rows), torch.arange(cols)
-        places = model.config.patch_size * torch.cartesian_prod(*axes).double()  # (N, 2), pixels
+        sides = torch.tensor([images.shape[2] / rows, images.shape[3] / cols]).double()
+        places = torch.cartesian_prod(*axes) * sides  # (N, 2), in pixels
         apart = torch.cdist(places, places).to(images.device).float()  # (N, N)
         kept = {}
         for index, weights in _attentions(model, images, wanted):
