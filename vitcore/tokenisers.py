@@ -238,7 +238,7 @@ class HierarchicalPatchEmbed(nn.Module):
         self.patch_size, times = int(patch_size), 2**stages
         if self.patch_size % times:
             raise ValueError(
-                f"patch_size is {patch_size}; give one divisible by 2^stages = {times}."
+                f"patch_size is {patch_size}; give one divisible by {times}, 2^stages."
             )
         if dim % (4 * times) or (dim // times) % head_dim:
             raise ValueError(
