@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import _inputs as inputs
 from .attention import ATTENTIONS, NORMS, Record, keep
+from .attention import NORM_EPS as NORM_EPS
 from .embeddings import TokenLayout
 
 
