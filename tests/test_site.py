@@ -444,6 +444,27 @@ def test_a_caption_is_whole_sentences() -> None:
     assert book_figures.split_words("x" * 300) == ("x" * 300, "")
 
 
+def test_printed_tables_are_known_by_their_gaps() -> None:
+    table = "  P       N\n 32      49\na message with one space between its words, of any length"
+    assert book_figures.table_width(table) == 11
+    assert book_figures.table_width("patch 0:  1.00\nno gap here") == 0
+
+
+def test_a_printed_table_keeps_its_lines_on_a_phone(address: str, browser: Any) -> None:
+    tab = browser.new_page(viewport={"width": 390, "height": 900})
+    tab.goto(f"{address}/notebooks/05_vit.html", wait_until="load", timeout=120_000)
+    heights = tab.evaluate(
+        """[...document.querySelectorAll('[class*=table-] pre')].map(box => {
+            const style = getComputedStyle(box), lines = box.textContent.trimEnd().split('\\n');
+            const inside = box.clientHeight - parseFloat(style.paddingTop) * 2;
+            return inside / parseFloat(style.lineHeight) / lines.length;
+        })"""
+    )
+    assert heights
+    assert max(heights) < 1.1
+    tab.close()
+
+
 def test_drawings_in_the_dark() -> None:
     """Light and dark change places, hues stay, text keeps its distance from what it stands on."""
     assert book_figures.darken("ffffff") == "121212"
@@ -691,6 +712,12 @@ def test_publications_are_linked(site: Path) -> None:
         link for path in CHAPTERS for link in parse(site / f"notebooks/{path.stem}.html").links
     ]
     assert len({link for link in links if "bibliography.html#" in link}) >= 10
+    blocks = (site / "notebooks" / "04_blocks.html").read_text("utf-8")
+    led = [
+        re.findall(rf'href="([^"]*)">He et al., {year}</a>', blocks) for year in ("2016a", "2016b")
+    ]
+    assert [len(links) for links in led] == [1, 1]
+    assert led[0] != led[1]
     ids = parse(site / "book" / "bibliography.html").ids
     assert {link.split("#")[1] for link in links if "bibliography.html#" in link} <= ids
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Figures of the chapters: a number, a caption, colours that follow the theme; names of folds.
+"""Figures of the chapters: a number, a caption, colours that follow the theme; folds and tables.
 
 Notebooks stay plain: a picture there is an image with alternative text (`vitbook.pictures.show`),
 and what a caption says is the beginning of that text.
@@ -17,13 +17,15 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 # A caption takes whole sentences of the alternative text up to this many letters.
-CAPTION_LETTERS = 180
+CAPTION_LETTERS = 240
 PICTURE = re.compile(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]*)"([^>]*)>\s*')
 COLOUR = re.compile(r"#([0-9a-fA-F]{6})\b")
 # Lightness of black and white in the dark theme, where the page is #121212.
 DARK_INK, DARK_PAPER = 0.93, 0.182
 # vitbook.pictures.look: text on coloured pixels, which the dark theme does not change either.
 UNCHANGED = {"fefefe", "010101"}
+# Printed tables get smaller letters on a phone, down to this many in a line; wider ones wrap.
+WIDEST_TABLE = 72
 
 
 class book_figure(nodes.General, nodes.Element):
@@ -118,6 +120,23 @@ def put_setup_off(doctree: nodes.document) -> None:
         first.parent.insert(first.parent.index(first), setup)
 
 
+def table_width(text: str) -> int:
+    """Return the letters in the longest line of a printed table; 0 where none is printed.
+
+    A table has two lines or more with a gap of two spaces inside.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if re.search(r"\S {2,}\S", line)]
+    return max(map(len, lines)) if len(lines) > 1 else 0
+
+
+def mark_tables(cell: nodes.Element) -> None:
+    """Give each printed table a class that says how wide it is, in steps of eight letters."""
+    for output in cell.findall(nodes.literal_block):
+        width = -(-table_width(output.astext()) // 8) * 8
+        if "output" in output["classes"] and 40 < width <= WIDEST_TABLE:
+            output["classes"].append(f"table-{width}")
+
+
 def name_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Number the pictures of a chapter, and name its folded cells after them."""
     found = re.match(r"notebooks/(\d+)_", app.env.docname)
@@ -137,6 +156,7 @@ def name_figures(app: Sphinx, doctree: nodes.document) -> None:
                 numbers.append(count)
                 bundle.replace_self(make_figure(picture, chapter, count))
         name_fold(cell, numbers, chapter)
+        mark_tables(cell)
     put_setup_off(doctree)
 
 

@@ -22,10 +22,11 @@ from tools import notebooks
 from tools.set_repository import read_repository
 
 ROOT = Path(__file__).resolve().parent.parent
-# "chapter 3", or "Touvron et al., 2021" and "Hassani et al. (2021)".
+# "chapter 3", or "Touvron et al., 2021", "Hassani et al. (2021)" and "He et al., 2016b".
 NAMED = re.compile(
     r"\b[Cc]hapter (?P<chapter>\d+)\b"
-    r"|(?P<author>[A-Z][\w'-]+)(?: et al\.| and [A-Z][\w'-]+),? \(?(?P<year>(?:19|20)\d\d)\b"
+    r"|(?P<author>[A-Za-z][\w'-]+)(?: et al\.| and [A-Z][\w'-]+)?,? \(?"
+    r"(?P<year>(?:19|20)\d\d)(?P<letter>[a-c]?)\b"
 )
 # Where words stay as they are.
 KEPT = (nodes.reference, nodes.title, nodes.literal, nodes.literal_block, nodes.raw)
@@ -89,6 +90,8 @@ class LinkNames(SphinxPostTransform):
             places = [(name, "") for name in there if name != self.env.docname]
         else:
             places = self.publications(found["author"], found["year"])
+            if found["letter"]:  # of one author's publications in a year, in the entries' order
+                places = places["abc".index(found["letter"]) :][:1]
         if len(places) != 1 or places[0][0] == self.env.docname:
             return None
         return self.app.builder.get_relative_uri(self.env.docname, places[0][0]) + places[0][1]

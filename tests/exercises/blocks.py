@@ -177,6 +177,7 @@ EXERCISES = [
             (lambda x, g: x * g[:, None], "to the tokens"),
             (lambda x, g: x + g, "is a factor"),
             (lambda x, g: x * g.mean(), "same factor"),
+            (lambda x, g: x @ g, "shape is"),
             (lambda x, g: x + x * g, "block does that"),
             (scale_in_place, "changes x in place"),
             (lambda x, g: x.detach() * g, "no gradient flows back"),
@@ -274,6 +275,11 @@ EXERCISES = [
             (block(lambda s, x: x + s.attn(s.norm1(x)) + s.mlp(s.norm2(x))), "beside"),
             (block(lambda s, x: second(s, x, lambda s, y: x + s.mlp(s.norm2(y)))), "starts from"),
             (block(lambda s, x: second(s, x, lambda s, y: y + s.mlp(s.norm1(y)))), "used twice"),
+            (block(lambda s, x: (y := x + s.attn(s.norm2(x))) + s.mlp(s.norm2(y))), "used twice"),
+            (
+                block(lambda s, x: (y := x + s.attn(s.norm2(x))) + s.mlp(s.norm1(y))),
+                "changed places",
+            ),
             (
                 block(lambda s, x: (y := x + s.mlp(s.norm2(x))) + s.attn(s.norm1(y))),
                 "MLP comes before",

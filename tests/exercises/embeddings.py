@@ -46,14 +46,14 @@ def follow_in_place(table, order):
     return table
 
 
-def waves_2d(grid, dim, exponent=None, parts="sSkK", start=0, halves="columns, rows"):
+def waves_2d(grid, dim, exponent=None, parts="sSkK", start=0):
     """The 2-D table with another exponent (of i and dim), order of parts or first position."""
     quarter = dim // 4
     i = torch.arange(quarter).double()
     power = i / quarter if exponent is None else exponent(i, dim)
     frequencies = 10000.0**-power
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    across, down = (start + place.flatten()[:, None] * frequencies for place in (columns, rows))
+    across, down = ((start + place.flatten()[:, None]) * frequencies for place in (columns, rows))
     made = {"s": across.sin(), "S": across.cos(), "k": down.sin(), "K": down.cos()}
     return torch.cat([made[part] for part in parts], dim=1).float()
 
@@ -170,6 +170,8 @@ EXERCISES = [
             (lambda t: cosine(t.T), "channels"),
             (lambda t: t.T @ t, "channels"),
             (lambda t: t @ t.T / t.norm(dim=1)[:, None], "one vector's length"),
+            (lambda t: F.cosine_similarity(t, t), "shape is"),
+            (lambda t: cosine(t).abs(), "values are not"),
             (lambda t: torch.cdist(t, t), "distances"),
             (normalised_in_place, "changes table in place"),
             (lambda t: torch.cdist(F.normalize(t, dim=1), F.normalize(t, dim=1)), "distances"),
@@ -232,6 +234,8 @@ EXERCISES = [
             (lambda g, d: waves_2d(g, d, lambda i, d: 2 * i), "not divided"),
             (lambda g, d: waves_2d(g, d, lambda i, d: i), "not divided"),
             (lambda g, d: waves_2d(g, d, lambda i, d: i / (d // 4 - 1)), "linspace"),
+            (lambda g, d: waves_2d(g, d, start=1), "counted from 1"),
+            (lambda g, d: waves_2d(g, d)[None], "shape is"),
             (lambda g, d: waves_2d(g, d, parts="SsKk"), "cosines come first"),
             (lambda g, d: waves_2d(g, d, parts="skSK"), "sines of both directions come first"),
             (lambda g, d: waves_2d(g, d, parts="kKsS"), "row comes first"),
@@ -246,6 +250,7 @@ EXERCISES = [
             "NumPy": turn_numpy,
             "fitted": turn_fitted,
             "in double precision": lambda k, d: turn(k, d).double(),
+            "step by step": lambda k, d: torch.linalg.matrix_power(turn(1, d).double(), k),
         },
         wrong=[
             (lambda k, d: turn(k, d).T, "backwards"),

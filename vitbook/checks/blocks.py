@@ -371,6 +371,8 @@ def _judge_block(block: Any) -> None:
         ("the second residual starts from the block's input again",
          x + mlp(b.norm2(middle))),
         ("one norm is used twice", middle + mlp(b.norm1(middle))),
+        ("one norm is used twice", (other := x + attn(b.norm2(x))) + mlp(b.norm2(other))),
+        ("the two norms have changed places", other + mlp(b.norm1(other))),
         ("the MLP comes before attention",
          (first := x + mlp(b.norm2(x))) + attn(b.norm1(first))),
         ("only the attention half is there", middle),

@@ -88,6 +88,8 @@ def check_sincos_2d(sincos: Callable[[tuple[int, int], int], Tensor]) -> None:
             ("the index of the frequencies starts at 1, where the first frequency is 1",
              torch.cat([_waves(place / 10000 ** (1 / quarter), dim // 2)
                         for place in (column, row)], dim=1)),
+            ("rows and columns are counted from 1, where the first is 0",
+             torch.cat([_waves(place + 1, dim // 2) for place in (column, row)], dim=1)),
             ("the exponents reach 1, as linspace makes them: i is divided by the number of "
              "frequencies, not by one less", other(2 * quarter / (quarter - 1))),
             ("the cosines come first in each half",

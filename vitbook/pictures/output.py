@@ -19,7 +19,7 @@ from .look import DPI, style
 # CSS pixels to an inch when a page has room: letters come out the size of the page's text.
 CSS_PIXELS_PER_INCH = 110
 # A longer SVG is mostly photographs or thousands of points, for which pixels are the smaller file.
-SVG_LIMIT = 80_000
+SVG_LIMIT = 120_000
 
 
 class Picture(Figure):
