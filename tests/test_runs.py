@@ -148,6 +148,11 @@ def test_scores_of_many_classes_by_hand():
     error = sum(n / 500 * abs(c / n - hits / n) for n, c, hits in gaps if n)
     assert top_k_accuracy(logits, labels) == pytest.approx(top / 500)
     assert group_accuracy(logits, labels, group_of) == pytest.approx(coarse / 500)
+    # Small whole numbers are class numbers too, and no mask.
+    small = labels.to(torch.uint8)
+    counted = confusion_matrix(torch.eye(100), torch.arange(100, dtype=torch.uint8))
+    assert torch.equal(counted, torch.eye(100).long())
+    assert group_accuracy(logits, small, group_of) == group_accuracy(logits, labels, group_of)
     assert calibration_error(logits, labels) == pytest.approx(error, abs=1e-6)
     assert top_k_accuracy(logits[:, :3], labels % 3) == 1  # fewer classes than five
     # Sure and right is calibrated, sure and wrong is as far off as it gets.

@@ -63,7 +63,7 @@ def confusion_matrix(logits: Tensor, labels: Tensor) -> Tensor:
     """(K, K) counts, int64: row the true class, column the predicted one."""
     check_targets(logits, labels, soft=False)
     classes = logits.shape[1]
-    pairs = labels.cpu() * classes + logits.argmax(dim=1).cpu()
+    pairs = labels.long().cpu() * classes + logits.argmax(dim=1).cpu()
     return torch.bincount(pairs, minlength=classes * classes).view(classes, classes)
 
 
@@ -84,7 +84,7 @@ def group_accuracy(logits: Tensor, labels: Tensor, group_of: Tensor) -> float:
     check_targets(logits, labels, soft=False)
     if group_of.shape != logits.shape[1:]:
         raise ValueError(f"group_of has shape {tuple(group_of.shape)}; give a group a class, (K,).")
-    return (group_of[logits.argmax(dim=1)] == group_of[labels]).double().mean().item()
+    return (group_of[logits.argmax(dim=1)] == group_of[labels.long()]).double().mean().item()
 
 
 @checked
