@@ -122,7 +122,7 @@ def test_resume_of_other_data_is_refused(trained, tmp_path, capsys):
     (out / "checkpoint.safetensors").write_bytes((trained / "checkpoint.safetensors").read_bytes())
     options = ("--data", tmp_path, "--out", out, "--epochs", "4", "--seed", "2", "--resume")
     assert train(*options) == 2
-    assert "metadata.data was" in capsys.readouterr().err
+    assert "data.train was" in capsys.readouterr().err
 
 
 def test_a_record_that_is_older_than_a_setting_still_counts(trained, folder, capsys, tmp_path):
