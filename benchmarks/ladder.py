@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""All runs of chapter 7, plan by plan, by one command that goes on where it was stopped.
+"""All runs of chapters 7, 9 and 10, plan by plan, by one command that goes on where it was stopped.
 
     python -m benchmarks.ladder --plan crossing --status    what is done, and what is left
     python -m benchmarks.ladder --plan crossing --limit-minutes 60
 
 Plans: cpu (the rungs on all images and the ResNet beside them), seeds (the same from two seeds
 more), crossing (short and long training, images as they are and changed), few (the rungs on a
-fifth of the images), apart (the best recipe with one part out at a time), gpu (what needs a GPU).
+fifth of the images), apart (the best recipe with one part out at a time), gpu (what needs a GPU),
+variants (each attention, position and way of cutting patches of chapters 9 and 10 against one base
+at the same arithmetic), variants-gpu (the same at a GPU's size).
 Every run writes OUT/NAME-seedN/record.json by a command of its own, which the record repeats; one
 that is finished is left alone, one that was stopped goes on from its last epoch. At the end stand
 mean and spread of every recipe, and whether it differs from the one that it builds on.
@@ -32,6 +34,7 @@ import torch
 
 from vitbook.ladders import APART, BUILDS_ON, CIFAR100_LADDER, CROSSING, FEW_LADDER
 from vitbook.spread import compare, measure_noise
+from vitbook.variants import GPU_VARIANTS, VARIANTS
 from vitcore.recipes import RECIPES, Recipe
 from vitcore.records import RECORD, RunRecord
 from vitcore.runs import training_pflop
@@ -65,7 +68,8 @@ class Job:
         else:
             recipe = RECIPES[self.recipe]
             words = ["vitcore", "train", recipe.dataset, "--recipe", recipe.name, "--resume"]
-            words += ["--import", "vitbook.ladders"]
+            theirs = recipe.name in (*VARIANTS, *GPU_VARIANTS)
+            words += ["--import", "vitbook.variants" if theirs else "vitbook.ladders"]
             words += ["--precision", "bf16"] if self.fast and computes_bf16() else []
         return [sys.executable, "-m", *words, "--seed", str(self.seed), "--out", str(out)]
 
@@ -95,6 +99,8 @@ PLANS: dict[str, tuple[Job, ...]] = {
     "crossing": _by_seed(CROSSING),
     "few": _by_seed(FEW_LADDER),
     "apart": _by_seed(APART),
+    "variants": _by_seed(VARIANTS),
+    "variants-gpu": _by_seed(GPU_VARIANTS),
     "gpu": (
         Job("cifar100-gpu-linear"),
         Job("cifar100-gpu"),

@@ -14,6 +14,7 @@ import torch
 
 from benchmarks import ladder, resnet
 from vitbook.ladders import APART, CIFAR100_LADDER, CROSSING, FEW_LADDER
+from vitbook.variants import GPU_VARIANTS, VARIANTS
 from vitcore.recipes import RECIPES
 from vitcore.records import RunRecord
 from vitcore.runs import training_pflop
@@ -31,9 +32,16 @@ def test_plans_hold_every_rung_once():
     assert {job.name for job in ladder.PLANS["seeds"]} == {
         f"{recipe}-seed{seed}" for recipe in cpu for seed in (1, 2)
     }
-    for plan, recipes in (("crossing", CROSSING), ("few", FEW_LADDER), ("apart", APART)):
+    plans = {"crossing": CROSSING, "few": FEW_LADDER, "apart": APART, "variants": VARIANTS}
+    for plan, recipes in {**plans, "variants-gpu": GPU_VARIANTS}.items():
         jobs = [(job.recipe, job.seed) for job in ladder.PLANS[plan]]
         assert jobs == [(recipe, seed) for seed in (0, 1, 2) for recipe in recipes]
+
+
+def test_variants_are_known_to_the_command_that_trains_them(tmp_path):
+    for plan, module in (("variants", "vitbook.variants"), ("few", "vitbook.ladders")):
+        words = ladder.PLANS[plan][-1].command(tmp_path)
+        assert words[words.index("--import") + 1] == module
 
 
 @pytest.mark.parametrize("text", ["flags: avx512f avx512_bf16", "flags: avx2", None])
