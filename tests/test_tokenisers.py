@@ -132,6 +132,14 @@ def test_training_draws_sizes_and_evaluation_keeps_to_one():
     assert model.patch_embed.proj.weight.grad.abs().sum() > 0
 
 
+def test_a_kernel_first_resized_without_gradients_serves_training_too():
+    weight = torch.randn(2, 3, 5, 5, requires_grad=True)  # a size that no other test asks for
+    with torch.inference_mode():
+        resize_projection(weight, 7)
+    resize_projection(weight, 7).sum().backward()
+    assert weight.grad.abs().sum() > 0
+
+
 # --- merged in stages -----------------------------------------------------------------------------
 
 

@@ -85,6 +85,7 @@ def test_trains_in_bf16_saves_and_runs_at_another_size(name, tmp_path):
                 rounded = model(larger)
         assert rounded.dtype == torch.bfloat16
         assert (rounded - logits).abs().max() < 0.1 * logits.abs().max() + 0.1
+    assert model.bfloat16()(larger.bfloat16()).isfinite().all()
 
 
 @each
