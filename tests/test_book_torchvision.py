@@ -54,7 +54,7 @@ def test_a_torchvision_that_does_not_fit_is_named_in_one_sentence(monkeypatch, e
     def fail(name):
         raise error
 
-    monkeypatch.setattr("vitbook.torchvision.importlib.import_module", fail)
+    monkeypatch.setattr("vitcore.data._torchvision.importlib.import_module", fail)
     words = r"torchvision .* does not fit torch .*pip install"
     with pytest.raises(ImportError, match=words) as seen:
         import_torchvision()
@@ -68,6 +68,6 @@ def test_a_torchvision_that_is_not_there(monkeypatch):
     def fail(name):
         raise ModuleNotFoundError("No module named 'torchvision'", name="torchvision")
 
-    monkeypatch.setattr("vitbook.torchvision.importlib.import_module", fail)
+    monkeypatch.setattr("vitcore.data._torchvision.importlib.import_module", fail)
     with pytest.raises(ImportError, match="torchvision is not installed: pip install torchvision"):
         import_torchvision()

@@ -40,7 +40,7 @@ def test_the_default_recipe_bears_the_data_sets_name():
     with pytest.raises(ValueError, match="mnist, mnist-long"):
         get_recipe("mnist", "short")
     with pytest.raises(ValueError, match="data sets with recipes"):
-        get_recipe("imagenet")
+        get_recipe("places365")
 
 
 def test_a_recipe_fits_itself_to_other_data(small_cifar100):

@@ -267,17 +267,21 @@ def test_a_batch_is_shared_among_processes(small_cifar100, monkeypatch):
         batches(0, 4, small_cifar100.train, training=True)
 
 
-def test_rows_of_all_processes_come_back_in_order(monkeypatch):
-    whole = torch.arange(14.0).view(7, 2)
+def test_answers_of_all_processes_come_together(small_mnist, monkeypatch):
+    recipe, theirs = tiny(epochs=1), (torch.ones(2, 10), torch.zeros(2, dtype=torch.long))
+    model = ViT(recipe.fitted_to(small_mnist).model)
+    batches = runs.make_batches(recipe, small_mnist, small_mnist.test, device=torch.device("cpu"))
+    own = runs._answers(model, batches, "fp32")
+    assert torch.equal(own[0], predict(model, batches))
+    assert torch.equal(own[1], small_mnist.test.labels)
 
     def gather(parts, mine):
-        assert torch.equal(mine, whole[1::3])
-        parts[:] = [whole[rank::3] for rank in range(3)]
+        parts[:] = [mine, [theirs]]
 
-    assert torch.equal(runs._gathered(whole, 7), whole)
-    monkeypatch.setattr(runs, "distributed_rank", lambda: (1, 3))
+    monkeypatch.setattr("vitcore.training.device.distributed_rank", lambda: (0, 2))
     monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
-    assert torch.equal(runs._gathered(whole[1::3], 7), whole)
+    for found, mine, other in zip(runs._answers(model, batches, "fp32"), own, theirs, strict=True):
+        assert torch.equal(found, torch.cat([mine, other]))
 
 
 # --- what a run says of itself ---------------------------------------------------------------

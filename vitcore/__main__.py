@@ -5,6 +5,7 @@ python -m vitcore train mnist                       train on handwritten digits 
 python -m vitcore eval out/mnist-seed0/model.safetensors
 python -m vitcore predict out/mnist-seed0/model.safetensors my_digit.png
 python -m vitcore train folder my_images            a sub-folder of pictures for each class
+python -m vitcore train voc DIR                     or imagenet, coco: as unpacked in DIR
 python -m vitcore recipes                           what can be trained, and how
 """
 
@@ -30,11 +31,13 @@ from torch import distributed
 from . import data, training
 from ._inputs import to_pair
 from .data import ImageDataset
+from .data._inputs import check_share
 from .export import export_web
 from .recipes import RECIPES, Recipe, folder_recipe, get_recipe
 from .records import RECORD, RunRecord, commit, recorded_command
-from .runs import WEIGHTS, check_unseen, train_recipe
-from .training import CHECKPOINT, PRECISIONS, LoadedModel, resolve_device, resolve_precision
+from .runs import WEIGHTS, check_unseen, measures, train_recipe
+from .training import CHECKPOINT, PRECISIONS, resolve_device, resolve_precision
+from .vit import ViTConfig
 
 FOLDER = "folder"  # the name of a data set that is a folder of one's own
 
@@ -51,14 +54,22 @@ def find_size(folder: Path) -> int:
     return min(64, max(32, int(statistics.median(sides)) // 8 * 8)) if sides else 64
 
 
-def _load(args: argparse.Namespace, name: str, loaded: LoadedModel | None = None) -> ImageDataset:
-    """The images of that name, or of the folder that was given, as a loaded model wants them."""
+def _load(args: argparse.Namespace, name: str, config: ViTConfig | None = None) -> ImageDataset:
+    """The images of that name, or of the folder that was given, as the model wants them."""
     if args.images is None:
         return data.load_dataset(name, args.data, stand_in=True if args.stand_in else None)
-    if loaded is None:
+    if name in data.STANDARD and config is not None:
+        return data.load_standard(name, args.images, image_size=config.image_size)
+    if config is None:
         return data.load_folder(args.images, image_size=find_size(Path(args.images).expanduser()))
-    config = loaded.config
     return data.load_folder(args.images, image_size=config.image_size, channels=config.in_channels)
+
+
+def _name_unreadable(dataset: ImageDataset) -> None:
+    """Say which pictures could not be read, if any."""
+    if left_out := dataset.unreadable:
+        some = ", ".join(left_out[:10]) + (", …" if len(left_out) > 10 else "")
+        print(f"{len(left_out)} pictures could not be read and were left out: {some}")
 
 
 @contextlib.contextmanager
@@ -121,7 +132,8 @@ def _is_finished(out: Path, recipe: Recipe, dataset: ImageDataset) -> bool:
         wrong = "a finished run of another recipe, seed or data"
         raise ValueError(f"{out} holds {wrong}: choose another --out.")
     if (out / WEIGHTS).exists():
-        print(f"{out} holds this run, finished: test accuracy {done.test_accuracy:.4f}.")
+        score = f"{dataset.score_name} {done.test_accuracy:.4f}"
+        print(f"{out} holds this run, finished: test {score}.")
         return True
     if not (out / CHECKPOINT).exists():
         wrong = "the record of this run, but neither its weights nor a checkpoint to make them from"
@@ -144,11 +156,11 @@ def run_train(args: argparse.Namespace) -> None:
       python -m vitcore train mnist --stand-in --quick    no download, seconds: to see that it works
       torchrun --nproc-per-node 2 -m vitcore train cifar100 --recipe gpu     on two GPUs
     """
-    own, code = args.images is not None, commit()
-    if own != (args.dataset == FOLDER):
-        wanted = "`train folder MY_IMAGES`, a named data set as `train mnist`"
+    own, code = args.dataset == FOLDER, commit()
+    if (args.images is not None) != (own or args.dataset in data.STANDARD):
+        wanted = "`train folder MY_IMAGES`, a named data set as `train mnist` or `train voc DIR`"
         raise ValueError(f"a folder of your own images is given as {wanted}.")
-    if own and args.quick:
+    if args.images is not None and args.quick:
         raise ValueError("--quick is for the named data sets: try a folder with --epochs 1.")
     with _processes(args.device) as (rank, processes, device):
         # A named recipe is looked at before any image is fetched; a folder's own follows from them.
@@ -156,7 +168,7 @@ def run_train(args: argparse.Namespace) -> None:
         out = _find_out(args, recipe.name if recipe else Path(args.images).resolve().name)
         if rank:  # rank 0 fetches the images, or draws them, before the others look on the disk
             distributed.barrier()
-        dataset = _load(args, args.dataset)
+        dataset = _load(args, args.dataset, recipe.model if recipe else None)
         if processes > 1 and not rank:
             distributed.barrier()
         recipe = recipe or _choose_recipe(args, dataset)
@@ -169,14 +181,17 @@ def run_train(args: argparse.Namespace) -> None:
         record = RunRecord.from_run(run, dataset, recorded_command(args.typed, processes), code)
         if not rank:
             record.write(out / RECORD)
+        score = dataset.score_name
         print(
-            f"test accuracy {record.test_accuracy:.4f}, loss {record.test_loss:.4f} on "
-            f"{record.test_images} images, with the weights of epoch {record.best_epoch} "
-            f"(validation accuracy {record.val_accuracy:.4f}){dataset.source.note}; "
-            f"{record.parameters} parameters, {record.wall_seconds:.0f} s of training"
+            f"test {score} {record.test_accuracy:.4f}, loss "
+            f"{record.test_loss:.4f} on {record.test_images} images, with the weights of epoch "
+            f"{record.best_epoch} (validation {score} {record.val_accuracy:.4f})"
+            f"{dataset.source.note}; {record.parameters} parameters, "
+            f"{record.wall_seconds:.0f} s of training"
         )
-        for score, value in record.more.items():
-            print(f"test {score.replace('_', ' ')} {value:.4f}")
+        for name, value in record.more.items():
+            print(f"test {name.replace('_', ' ')} {value:.4f}")
+        _name_unreadable(dataset)
         print(f"written: {out / WEIGHTS} and {out / RECORD}")
 
 
@@ -184,15 +199,15 @@ def run_eval(args: argparse.Namespace) -> None:
     """Score saved weights on the test images of the data set, or folder, that they know."""
     loaded = training.load_weights(args.weights, device=args.device)
     name = loaded.metadata.get("dataset")
-    if args.images is None and name in (None, FOLDER):
+    if args.images is None and name in (None, FOLDER, *data.STANDARD):
         wanted = "add the folder of images, `eval WEIGHTS MY_IMAGES`"
         raise ValueError(f"{args.weights} does not name a data set to test on: {wanted}.")
-    dataset = _load(args, str(name), loaded)
+    dataset = _load(args, str(name), loaded.config)
     if list(dataset.classes) != loaded.classes:
         given = args.images or name
         raise ValueError(f"{args.weights} was trained on other classes than those of {given}.")
     note = dataset.source.note
-    if "seen_images" not in loaded.metadata:
+    if "seen_images" not in loaded.metadata and name not in data.STANDARD:
         note += ", which these weights may have been trained on: they do not say what they saw"
     try:
         check_unseen(loaded, dataset.test)
@@ -201,14 +216,19 @@ def run_eval(args: argparse.Namespace) -> None:
             raise
         note += ", some of which these weights were trained or chosen on"
     batches = data.Batches(dataset.test, 500, mean=loaded.mean, std=loaded.std)
-    scores = training.evaluate(loaded.model, batches)
+    scores = training.evaluate(loaded.model, batches, **measures(dataset))
     print(f"images: {dataset.source}")
-    found = f"test accuracy {scores['accuracy']:.4f}, loss {scores['loss']:.4f}"
+    found = f"test {dataset.score_name} {scores['accuracy']:.4f}, loss {scores['loss']:.4f}"
     print(f"{found} on {scores['count']} images{note}")
+    _name_unreadable(dataset)
 
 
 def run_predict(args: argparse.Namespace) -> None:
-    """Name pictures; for a model of MNIST's digits, prepared as MNIST's makers did."""
+    """Name pictures; for a model of MNIST's digits, prepared as MNIST's makers did.
+
+    A model of several labels an image names all whose probability reaches --threshold.
+    """
+    check_share("--threshold", args.threshold)
     loaded = training.load_weights(args.weights, device=args.device)
     config, note = loaded.config, ""
     for path in args.pictures:
@@ -218,7 +238,13 @@ def run_predict(args: argparse.Namespace) -> None:
         else:
             image = data.read_image(path, config.image_size, config.in_channels)
         logits = training.predict(loaded.model, loaded.normalise(image[None]))
-        values, indices = logits.softmax(dim=1)[0].topk(min(3, logits.shape[1]))
+        several = loaded.metadata.get("multi_label", False)
+        shares = logits.sigmoid() if several else logits.softmax(dim=1)
+        values, indices = shares[0].topk(shares.shape[1] if several else min(3, shares.shape[1]))
+        if several:
+            count = int((values >= args.threshold).sum())
+            note = "" if count else f" (below {args.threshold:.0%}: no class reaches it)"
+            values, indices = values[: max(count, 1)], indices[: max(count, 1)]
         best = zip(indices.tolist(), values.tolist(), strict=True)
         guesses = ", ".join(f"{loaded.classes[index]} {share:.1%}" for index, share in best)
         print(f"{path}: {guesses}{note}")
@@ -245,9 +271,17 @@ def run_export_web(args: argparse.Namespace) -> None:
 _MODULES: dict[str, Any] = {"dest": "modules", "action": "append", "default": []}
 # By name: what stands for the value (N: a whole number; none: a switch), the help, and the rest.
 ARGUMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "dataset": ("DATASET", "a data set with recipes, such as mnist, or folder", {}),
+    "dataset": (
+        "DATASET",
+        "a data set with recipes, such as mnist, or folder, imagenet, voc, coco",
+        {},
+    ),
     "weights": ("WEIGHTS", "a model.safetensors that train wrote", {}),
-    "images": ("FOLDER", "of your own images: a sub-folder for each class", {"nargs": "?"}),
+    "images": (
+        "FOLDER",
+        "of your own images, a sub-folder for each class; or of a named set",
+        {"nargs": "?"},
+    ),
     "pictures": ("IMAGE", "picture files", {"nargs": "+"}),
     "file": ("OUT", "the file to write", {}),
     "--float32": ("", "keep full precision, at twice the size", {}),
@@ -261,6 +295,7 @@ ARGUMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "--allow-seen": ("", "go on where the weights saw test images in training", {}),
     "--data": ("DIR", "folder that holds NAME.npz, e.g. mnist.npz", {}),
     "--stand-in": ("", "draw images, and say so, where none are on disk or cached", {}),
+    "--threshold": ("P", "of a model of several labels", {"type": float, "default": 0.5}),
     "--device": ("D", "auto (cuda, else mps, else cpu), cpu, cuda, mps", {"default": "auto"}),
     "--threads": ("N", "CPU threads; default: all cores", {}),
     "--import": ("MODULE", "first: one that registers parts or recipes of your own", _MODULES),
@@ -271,7 +306,7 @@ _TRAIN = "dataset images --recipe --out --epochs --seed --precision --resume --q
 COMMANDS = {
     "train": (run_train, f"{_TRAIN} {_PLACE}"),
     "eval": (run_eval, f"weights images --allow-seen {_PLACE}"),
-    "predict": (run_predict, "weights pictures --device --threads"),
+    "predict": (run_predict, "weights pictures --threshold --device --threads"),
     "recipes": (run_recipes, ""),
     "export-web": (run_export_web, "weights file --float32"),
 }
@@ -328,7 +363,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if args.command == "train" and args.out and Path(args.out, CHECKPOINT).exists():
             print("The same command with --resume goes on from there.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
         if not _is_ours(error):
             raise
         print(f"error: {error}", file=sys.stderr)

@@ -63,7 +63,7 @@ class Recipe(Settings):
     }
 
     name: str  # under which RECIPES lists it
-    dataset: str  # a name that `vitcore.data.load_dataset` knows
+    dataset: str  # a name that `vitcore.data.load_dataset` or `load_standard` knows
     model: ViTConfig  # the ViT
     train: TrainConfig  # the optimisation
     augment: str | None = None  # a name in `vitcore.augment.AUGMENTS`
@@ -166,6 +166,20 @@ _CIFAR100_GPU = Recipe(
     note="under ten million parameters, for ten minutes on one data-centre GPU",
 )
 
+_CROPPED: dict[str, Any] = {
+    "augment": "cifar",
+    "augment_options": {"min_scale": 0.35, "padding": 0},
+}
+_MEAN: dict[str, Any] = {"class_token": False, "pool": "mean"}
+_VOC = Recipe(
+    name="voc",
+    dataset="voc",
+    model=ViTConfig(image_size=128, patch_size=16, dim=192, heads=3, depth=6, **_MEAN),
+    train=TrainConfig(epochs=60, batch_size=64, lr=1e-3, warmup_epochs=5.0, ema=0.998),
+    **_CROPPED,
+    note="Pascal VOC with several labels an image, from scratch",
+)
+
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
@@ -202,6 +216,25 @@ RECIPES: dict[str, Recipe] = {
             name="cifar100-gpu-linear",
             model=replace(_CIFAR100_GPU.model, patch_embed="linear"),
             note="the same with linear patches",
+        ),
+        # After Beyer et al. (2022), with this book's augmentation.
+        Recipe(
+            name="imagenet",
+            dataset="imagenet",
+            model=replace(MODELS["vit_small_patch16_224"], positions="sincos", **_MEAN),
+            train=TrainConfig(epochs=90, batch_size=1024, warmup_epochs=8.0, weight_decay=0.1),
+            **_CROPPED,
+            mix="mixup_cutmix",
+            mix_options={"mixup_alpha": 0.2, "cutmix_share": 0.0},
+            note="ImageNet on a machine with several GPUs",
+        ),
+        _VOC,
+        replace(
+            _VOC.with_train(epochs=30, batch_size=256),
+            name="coco",
+            dataset="coco",
+            model=replace(_VOC.model, image_size=160, depth=12),
+            note="MS COCO with several labels an image, from scratch",
         ),
         replace(
             _CIFAR100_GPU.with_train(batch_size=256, weight_decay=0.05, compile=False),

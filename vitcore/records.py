@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import torch
 
 from ._inputs import shown
+from .data import STANDARD
 from .data._inputs import check_path
 from .training import distributed_rank, replace_file
 
@@ -178,9 +179,11 @@ def recorded_command(arguments: Sequence[str], processes: int = 1) -> str:
     start = ["torchrun", "--nproc-per-node", str(processes)] if processes > 1 else ["python"]
     words = [*start, "-m", "vitcore"]
     stands_for = {"--data": "DATA", "--out": "OUT", "folder": "MY_IMAGES"}
+    stands_for |= dict.fromkeys(STANDARD, "DIR")
     for argument in arguments:
         for word in argument.split("=", 1) if argument.startswith("--") else [argument]:
-            words.append(stands_for.get(words[-1], word))
+            named = "" if word.startswith("--") else words[-1]
+            words.append(stands_for.get(named, word))
     return shlex.join(words)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from . import training
 from ._inputs import to_pair
-from .data import Batches, ImageDataset, Split, build_augment, build_mix, overlap, sketch_images
+from .data import (
+    Batches,
+    DiskSplit,
+    ImageDataset,
+    Split,
+    build_augment,
+    build_mix,
+    overlap,
+    sketch_images,
+)
 from .recipes import Recipe
 from .training import History, LoadedModel, distributed_rank, resolve_device, resolve_precision
 from .training.arguments import checked, of_kind
+from .training.device import gather_lists
 from .training.evaluation import check_targets
 from .vit import ViT, ViTConfig
 
@@ -194,40 +204,51 @@ def make_batches(
     )
 
 
-def _gathered(part: Tensor, count: int) -> Tensor:
-    """The rows of all processes in their order, each having brought every world_size-th one."""
-    world_size = distributed_rank()[1]
-    parts: list[Any] = [part] * world_size
-    if world_size > 1:
-        torch.distributed.all_gather_object(parts, part)
-    whole = part.new_empty(count, *part.shape[1:])
-    for rank, rows in enumerate(parts):
-        whole[rank::world_size] = rows
-    return whole
+def measures(dataset: ImageDataset) -> dict[str, Any]:
+    """The loss and the metric of `fit` and `evaluate` that suit the labels of a data set."""
+    if _is_dataset("dataset", dataset).multi_label:
+        loss: Any = training.binary_cross_entropy
+        return {"loss": loss, "metric": training.mean_average_precision}
+    return {"loss": training.cross_entropy, "metric": training.accuracy}
+
+
+def _answers(model: nn.Module, batches: Batches, precision: str) -> tuple[Tensor, Tensor]:
+    """Logits and labels of the images of all processes, but of those that cannot be read."""
+    labels: list[Tensor] = []
+
+    def watched() -> Iterator[Tensor]:
+        for images, targets in batches:
+            labels.append(targets.cpu())
+            yield images
+
+    logits = training.predict(model, watched(), device=batches.device, precision=precision)
+    rows = gather_lists([(logits, torch.cat(labels))])
+    return torch.cat([row[0] for row in rows]), torch.cat([row[1] for row in rows])
 
 
 def _judge(model: nn.Module, recipe: Recipe, dataset: ImageDataset, device: Any) -> dict[str, Any]:
     """What a run says of its model: the one look at the test images, and clean training ones."""
     precision = resolve_precision(recipe.train.precision, device)
+    loss, metric = measures(dataset).values()
 
-    def logits_of(split: Split) -> Tensor:
-        batches = make_batches(recipe, dataset, split, device=device)
-        part = training.predict(model, batches, device=device, precision=precision)
-        return _gathered(part, len(split.labels))
+    def answers(split: Split) -> tuple[Tensor, Tensor]:
+        return _answers(model, make_batches(recipe, dataset, split, device=device), precision)
 
-    labels, logits = dataset.test.labels, logits_of(dataset.test)
-    test = {"loss": training.cross_entropy(logits, labels).item()}
-    test |= {"accuracy": top_k_accuracy(logits, labels, 1), "count": len(labels)}
+    logits, labels = answers(dataset.test)
     clean = dataset.subset(min(CLEAN_IMAGES, len(dataset.train.labels)), 0, 0).train
-    more = {}
+    scores = (metric(*part).double().mean().item() for part in ((logits, labels), answers(clean)))
+    test: dict[str, float] = {"loss": loss(logits, labels).mean().item()}
+    test["accuracy"], clean_score = scores
+    found = {"test": {**test, "count": len(labels)}, "clean_train_accuracy": clean_score}
+    found |= {"precision": precision, "more": (more := {})}
+    if dataset.multi_label:
+        return {**found, "confusion": labels.new_zeros(0, 0)}
     if dataset.num_classes > 10:
         more["top5_accuracy"] = top_k_accuracy(logits, labels)
         more["calibration_error"] = calibration_error(logits, labels)
     if dataset.group_of is not None:
         more["coarse_accuracy"] = group_accuracy(logits, labels, dataset.group_of)
-    found = {"test": test, "confusion": confusion_matrix(logits, labels), "more": more}
-    found["clean_train_accuracy"] = top_k_accuracy(logits_of(clean), clean.labels, 1)
-    return {**found, "precision": precision}
+    return {**found, "confusion": confusion_matrix(logits, labels)}
 
 
 def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
@@ -235,7 +256,9 @@ def _save(path: Path, run: Run, dataset: ImageDataset) -> None:
     known = {name: run.history.best[name] for name in ("epoch", "val_accuracy")}
     known |= {"recipe": run.recipe.name, "seed": run.recipe.train.seed, "dataset": dataset.name}
     known |= {"source": str(dataset.source), "test_accuracy": run.test["accuracy"]}
-    known["seen_images"] = sketch_images(dataset.train, dataset.val)
+    if not isinstance(dataset.train, DiskSplit):  # to look at all of the disk again takes hours
+        known["seen_images"] = sketch_images(dataset.train, dataset.val)
+    known |= {"multi_label": True} if dataset.multi_label else {}
     images: dict[str, Any] = {"classes": dataset.classes, "mean": dataset.mean, "std": dataset.std}
     training.save_weights(path, run.model, **images, extra=known)
 
@@ -273,6 +296,7 @@ def train_recipe(
     # What must be the same when a run is resumed, beside the configuration; a note is words.
     known = {k: v for k, v in recipe.to_dict().items() if k not in ("train", "note")}
     options |= {"on_epoch": on_epoch, "device": where, "metadata": {"recipe": known}}
+    options |= measures(dataset)
     trained: nn.Module = model
     if world_size > 1:
         gpu = [where.index] if where.type == "cuda" else None

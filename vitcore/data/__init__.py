@@ -11,6 +11,7 @@ their images stand in, and what cannot be recognised is called unverified.
 from .augment import Augment, Mix, build_augment, build_mix
 from .batches import Batches
 from .dataset import SPLITS, ImageDataset, Source, Split
+from .disk import DiskSplit
 from .download import DOWNLOAD_TIMEOUT, DataUnavailableError, DownloadError, cache_dir
 from .folder import load_folder
 from .images import IMAGE_SUFFIXES, read_image
@@ -27,3 +28,4 @@ from .load import load_dataset
 from .paper import Digit, read_digit
 from .pixels import normalise
 from .seen import Overlap, image_digests, overlap, sketch_images
+from .standard import STANDARD, from_torchvision, load_standard

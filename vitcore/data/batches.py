@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from ._inputs import check_seed
 from .augment import Augment
 from .content import scramble
 from .dataset import Split, check_split
+from .disk import DiskSplit
 from .mixing import Mix
 from .pixels import channel_columns, check_statistics
 
@@ -22,11 +24,11 @@ from .pixels import channel_columns, check_statistics
 class Batches:
     """Batches of a split: (images floating point (B, C, H, W), labels int64 (B,)), over and over.
 
-    The whole split lies on the device as uint8. A batch is taken out, divided by 255, augmented
-    (``augment(images, generator)``, values in [0, 1]), mixed (``mix(images, labels, generator)``,
-    whose targets, soft labels (B, K), stand in the labels' place), resized where ``sizes`` gives a
-    side in pixels for the epoch (one for each; later epochs have the last), and normalised with
-    mean and std.
+    The whole split lies on the device as uint8, or on the disk as a DiskSplit. A batch is taken
+    out, divided by 255, augmented (``augment(images, generator)``, values in [0, 1]), mixed
+    (``mix(images, labels, generator)``, whose targets, soft labels (B, K), stand in the labels'
+    place), resized where ``sizes`` gives a side in pixels for the epoch (one for each; later
+    epochs have the last), and normalised with mean and std.
 
     Each iteration is an epoch. Order, augmentation and mixing follow from (seed, epoch) alone, so a
     run that is resumed at ``set_epoch(e)`` sees what the unbroken run saw. Every batch has its own
@@ -39,7 +41,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Split | tuple[Tensor, Tensor],
+        split: Split | DiskSplit | tuple[Tensor, Tensor],
         batch_size: int,
         *,
         mean: Sequence[float],
@@ -54,7 +56,8 @@ class Batches:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        images, labels = check_split(split)
+        split = check_split(split)
+        images, labels = split.images, split.labels
         self.mean, self.std = check_statistics(mean, std, images.shape[1])
         self.batch_size = check_positive("batch_size", batch_size)
         self.shuffle = check_flag("shuffle", shuffle)
@@ -71,7 +74,9 @@ class Batches:
             raise ValueError(f"rank is {rank}; give a number below world_size, {world_size}.")
         try:
             self.device = torch.device(device)
-            self.images, self.labels = images.to(self.device), labels.to(self.device)
+            on_disk = isinstance(images, DiskSplit)
+            self.images: Any = images if on_disk else images.to(self.device)
+            self.labels = labels.to(self.device)
             self._generator = torch.Generator(device=self.device)
         except (RuntimeError, TypeError, ValueError, AssertionError) as error:
             if "out of memory" in str(error):
@@ -113,14 +118,23 @@ class Batches:
             positions = torch.randperm(len(positions), generator=generator)
         return positions[self.rank :: self.world_size][: self.num_images]
 
+    def _stored(self, order: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches in that order as they are stored: uint8 images and labels."""
+        parts = order.split(self.batch_size)[: len(self)]
+        if isinstance(self.images, DiskSplit):
+            for images, labels in self.images.batches(parts):
+                yield images.to(self.device), labels.to(self.device)
+            return
+        for part in parts:
+            chosen = part.to(self.device)
+            yield self.images.index_select(0, chosen), self.labels.index_select(0, chosen)
+
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self.order().to(self.device)
+        stored = self._stored(self.order())
         epoch, self.epoch = self.epoch, self.epoch + 1  # a loop without set_epoch goes on
         size = self.sizes[min(epoch, len(self.sizes) - 1)] if self.sizes else None
-        for batch in range(len(self)):
-            chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-            images = self.images.index_select(0, chosen).float().div_(255)
-            labels = self.labels.index_select(0, chosen)
+        for batch, (images, labels) in enumerate(stored):
+            images = images.float().div_(255)
             self._generator.manual_seed(self._state(self.seed, epoch, batch + 1, self.rank))
             if self.augment is not None:
                 images = self.augment(images, self._generator)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .._inputs import check, check_choice, check_tensor, check_whole, shown
 from ._inputs import check_labels
 from .content import held_out
+from .disk import DiskSplit
 from .pixels import check_statistics, columns_for, normalise
 
 SPLITS = {
@@ -55,20 +56,22 @@ class Split(NamedTuple):
 
 def check_split(split: Any, classes: int | None = None) -> Split:
     """``split`` as a Split, or one clear sentence on why its images and labels are none."""
-    if not isinstance(split, (tuple, list)) or len(split) != 2:
+    disk = isinstance(split, DiskSplit)
+    if not disk and (not isinstance(split, (tuple, list)) or len(split) != 2):
         raise TypeError(f"a split is {shown(split)}; give a pair (images, labels) of tensors.")
-    images, labels = split
-    check_tensor("images of a split", images, "N, C, H, W", floating=False)
+    images, labels = (split.images, split.labels) if disk else split
+    if not disk:
+        check_tensor("images of a split", images, "N, C, H, W", floating=False)
     classes_axis = ", K" if getattr(labels, "ndim", 1) > 1 else ""
     check_tensor("labels of a split", labels, f"{len(images)}{classes_axis}", floating=False)
-    if images.dtype != torch.uint8 or images.is_meta:
+    if not disk and (images.dtype != torch.uint8 or images.is_meta):
         raise TypeError(f"images of a split are {images.dtype} on {images.device}; give uint8.")
     if labels.dtype == torch.bool or labels.is_complex() or labels.is_meta:
         given = f"{labels.dtype} on {labels.device}"
         raise TypeError(f"labels of a split are {given}; give class numbers or shares of classes.")
     if len(labels) and not labels.is_floating_point():
         check_labels(labels, classes)
-    return Split(images, labels)
+    return split if disk else Split(images, labels)
 
 
 @dataclass
@@ -76,7 +79,8 @@ class ImageDataset:
     """Three parts of a data set, and what a model needs to know of it.
 
     mean and std are per channel, for pixel values in [0, 1], from the training part without the
-    validation images. groups and group_of (K,) give CIFAR-100's twenty superclasses.
+    validation images. groups and group_of (K,) give CIFAR-100's twenty superclasses. The parts may
+    be DiskSplits, whose images stay on the disk.
     """
 
     name: str
@@ -119,6 +123,22 @@ class ImageDataset:
     def num_classes(self) -> int:
         return len(self.classes)
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may show several classes: labels are then float (N, K)."""
+        return self.train.labels.ndim == 2
+
+    @property
+    def score_name(self) -> str:
+        """What a model is judged by, in words."""
+        return "mean average precision" if self.multi_label else "accuracy"
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The pictures on the disk that could not be read so far."""
+        parts: Any = (self.train, self.val, self.test)
+        return [path for part in parts if isinstance(part, DiskSplit) for path in part.unreadable]
+
     def normalise(self, images: Tensor) -> Tensor:
         """Map uint8 images, or floating point ones in [0, 1], to mean 0 and deviation 1."""
         return normalise(images, self.mean, self.std)
@@ -143,9 +163,15 @@ class ImageDataset:
         source = replace(self.source, origin=f"{self.source.origin}; {few_of_all}")
         return replace(self, source=source, **parts)
 
-    def _shrink(self, name: str, n: int) -> Split:
-        images, labels = getattr(self, name)
+    def _shrink(self, name: str, n: int) -> Any:
+        split = getattr(self, name)
+        labels = split.labels
         if check_whole(f"n_{name}", n) > len(labels):
             raise ValueError(f"n_{name} is {n}; give a number of images from 0 to {len(labels)}.")
-        keep = torch.from_numpy(np.flatnonzero(held_out(labels.numpy(), n, self.num_classes)))
-        return Split(images[keep], labels[keep])
+        classes = labels.argmax(dim=1) if self.multi_label else labels
+        keep = torch.from_numpy(np.flatnonzero(held_out(classes.numpy(), n, self.num_classes)))
+        return (
+            split.take(keep)
+            if isinstance(split, DiskSplit)
+            else Split(split.images[keep], labels[keep])
+        )
