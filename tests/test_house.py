@@ -216,7 +216,7 @@ def files_that_test(name: str) -> list[Path]:
 
 def test_the_table_lists_every_chapter() -> None:
     assert [path for _, path, _, _ in CHAPTERS] == [
-        relative(path) for path in notebooks.notebook_paths()
+        relative(path) for path in notebooks.chapter_paths()
     ]
     assert [int(number) for number, *_ in CHAPTERS] == list(range(1, len(CHAPTERS) + 1))
 

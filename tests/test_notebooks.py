@@ -18,12 +18,19 @@ from tools import check_notebooks, notebooks, run_notebooks
 from tools.set_repository import read_repository, read_version, site_address
 from tools.setup_cell import setup_cell, setup_source, wheel_name, write_into
 
-CHAPTERS = notebooks.notebook_paths()
+CHAPTERS = notebooks.chapter_paths()
+PAGES = [path for path in notebooks.notebook_paths() if path not in CHAPTERS]
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("check", check_notebooks.CHECKS, ids=lambda check: check.__name__)
 def test_chapter(path: Path, check: Callable[[Any], list[str]]) -> None:
+    assert check(notebooks.read(path)) == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("check", check_notebooks.PAGE_CHECKS, ids=lambda check: check.__name__)
+def test_page_beside_the_chapters(path: Path, check: Callable[[Any], list[str]]) -> None:
     assert check(notebooks.read(path)) == []
 
 
@@ -37,6 +44,12 @@ def test_the_contents_list_every_chapter_once() -> None:
         path for pattern in patterns for path in sorted(notebooks.ROOT.glob(f"{pattern}.ipynb"))
     ]
     assert listed == CHAPTERS
+    files = [
+        entry["file"] for part in contents["parts"] for entry in part["chapters"] if "file" in entry
+    ]
+    assert [file for file in files if file.startswith("notebooks/")] == [
+        f"notebooks/{path.stem}" for path in PAGES
+    ]
 
 
 # --- a chapter in small, to plant mistakes in ---------------------------------------------------

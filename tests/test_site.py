@@ -31,7 +31,8 @@ from vitbook import pictures
 from vitbook.pictures.look import tint
 
 SITE = ROOT / "_build" / "html"
-CHAPTERS = notebooks.notebook_paths()
+CHAPTERS = notebooks.chapter_paths()
+NOTEBOOKS = notebooks.notebook_paths()  # and the pages beside them
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -257,7 +258,7 @@ def test_what_scrolls_takes_the_focus(address: str, browser: Any) -> None:
 
 
 # Bytes over the line before anybody scrolls, text compressed.
-LIMITS = {"index": 350_000, **{f"notebooks/{path.stem}": 600_000 for path in CHAPTERS}}
+LIMITS = {"index": 350_000, **{f"notebooks/{path.stem}": 600_000 for path in NOTEBOOKS}}
 
 
 @pytest.mark.parametrize("page", LIMITS)
@@ -313,7 +314,7 @@ def test_links_inside_the_site_lead_somewhere(page: str, site: Path) -> None:
             assert unquote(parts.fragment) in parse(target).ids, f"{link}: no such place"
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_colab_button(path: Path, site: Path) -> None:
     slug = "/".join(split_address(read_repository()))
     expected = (
@@ -616,7 +617,7 @@ def test_api_pages_begin_with_the_model_and_show_its_source(site: Path) -> None:
     assert int(first) < int(last) <= len(lines)
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_chapter_begins_with_its_first_sentence(path: Path, site: Path) -> None:
     """The cell that installs on Colab stands before the code that needs it."""
     text = (site / "notebooks" / f"{path.stem}.html").read_text("utf-8")
@@ -732,7 +733,7 @@ def test_front_page_introduces_itself_elsewhere(site: Path) -> None:
     assert "favicon.svg" in text
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_last_runs_are_those_of_the_notebooks(path: Path, site: Path) -> None:
     told = notebooks.read(path).metadata.get("vitcore", {})
     text = (site / "book" / "last_runs.html").read_text("utf-8")

@@ -18,7 +18,7 @@ from tools import build_wheel, notebooks
 from tools.set_repository import ROOT, read_version
 from tools.setup_cell import wheel_name
 
-CHAPTERS = notebooks.notebook_paths()
+CHAPTERS = notebooks.chapter_paths()
 PACKAGES = [ROOT / name for name in build_wheel.PACKAGES]
 SOURCES = sorted(path for package in PACKAGES for path in package.rglob("*.py"))
 DATA = [

@@ -20,7 +20,7 @@ HEADING = re.compile(r"^#{1,2} .*$", re.MULTILINE)
 IMAGE = re.compile(r"<img\b[^>]*>", re.IGNORECASE | re.DOTALL)
 # Cells and words of Markdown that a chapter may have; those of longer ones by their number.
 LENGTH = (70, 3_500)
-LONGER = {"7": (80, 4_500)}  # the ladder
+LONGER = {"7": (80, 4_500), "Twenty-five questions": (70, 4_000)}  # the ladder; the questions
 ALT = re.compile(r"""\balt\s*=\s*(?:"[^"]*\w[^"]*"|'[^']*\w[^']*')""", re.IGNORECASE)
 
 
@@ -31,7 +31,7 @@ def prose(notebook: Any) -> str:
 
 def length(notebook: Any) -> list[str]:
     """A chapter can be read in one sitting."""
-    title = re.match(r"# (\d+)\.", prose(notebook))
+    title = re.match(r"# (\d+|.+)", prose(notebook))
     limits = LONGER.get(title[1], LENGTH) if title else LENGTH
     counts = len(notebook.cells), len(prose(notebook).split())
     return [
@@ -50,8 +50,8 @@ def is_folded(cell: Any) -> bool:
     )
 
 
-def frame(notebook: Any) -> list[str]:
-    """Title, setup cell, what the chapter promises, summary, sources."""
+def opening(notebook: Any) -> list[str]:
+    """Title, setup cell, minutes, and no syntax that shows as raw text on Colab."""
     found = []
     cells = notebook.cells
     if not cells or cells[0].cell_type != "markdown" or not cells[0].source.startswith("# "):
@@ -61,9 +61,6 @@ def frame(notebook: Any) -> list[str]:
         found.append("the second cell is not the setup cell: run make setup-cells")
     elif not is_folded(cells[1]):
         found.append("the setup cell is not folded: run make setup-cells")
-    text = prose(notebook)
-    if not re.search(r"what you will be able to do", text, re.IGNORECASE):
-        found.append('there is no "What you will be able to do"')
     if not any(
         re.search(r"\bminutes?\b", cell.source, re.IGNORECASE)
         and re.search(r"\bread(ing)?\b", cell.source, re.IGNORECASE)
@@ -72,11 +69,20 @@ def frame(notebook: Any) -> list[str]:
         if cell.cell_type == "markdown"
     ):
         found.append("no cell says the minutes to read and to run")
+    for place in SITE_ONLY.finditer(prose(notebook)):
+        found.append(f"site-only syntax {place.group(0).strip()!r} shows as raw text on Colab")
+    return found
+
+
+def frame(notebook: Any) -> list[str]:
+    """What the chapter promises, summary, sources."""
+    found = []
+    text = prose(notebook)
+    if not re.search(r"what you will be able to do", text, re.IGNORECASE):
+        found.append('there is no "What you will be able to do"')
     for word in ("Summary", "Sources"):
         if not re.search(rf"^#{{2,3}} .*\b{word}\b", text, re.MULTILINE | re.IGNORECASE):
             found.append(f'there is no section "{word}"')
-    for place in SITE_ONLY.finditer(text):
-        found.append(f"site-only syntax {place.group(0).strip()!r} shows as raw text on Colab")
     return found
 
 
@@ -180,7 +186,9 @@ def machine_paths(notebook: Any) -> list[str]:
     return found
 
 
-CHECKS = (frame, length, exercises, outputs, images, machine_paths)
+CHECKS = (opening, frame, length, exercises, outputs, images, machine_paths)
+# Of a page beside the chapters, which promises no exercises.
+PAGE_CHECKS = (opening, length, outputs, images, machine_paths)
 
 
 def main() -> None:
@@ -192,12 +200,12 @@ def main() -> None:
     count = 0
     for path in paths:
         notebook = notebooks.read(path)
-        for check in CHECKS:
+        for check in CHECKS if notebooks.is_chapter(path) else PAGE_CHECKS:
             for line in check(notebook):
                 count += 1
                 print(f"{path.name}: {line}")
     if not count:
-        print(f"{len(paths)} chapters have all that a chapter must have.")
+        print(f"{len(paths)} notebooks have all that they must have.")
     sys.exit(bool(count))
 
 

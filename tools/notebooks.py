@@ -20,11 +20,22 @@ MACHINE_PATH = re.compile(
 )
 
 
+def is_chapter(path: Path) -> bool:
+    """Say whether a notebook is a chapter; a page beside them, as the questions, has no number."""
+    return path.stem[:2].isdigit()
+
+
+def chapter_paths() -> list[Path]:
+    """Return the chapters in order."""
+    return [path for path in notebook_paths() if is_chapter(path)]
+
+
 def notebook_paths(names: list[str] | None = None) -> list[Path]:
-    """Return the chapters in order, or those named ("06_mnist", with or without .ipynb).
+    """Return the chapters in order and the pages beside them, or those named ("06_mnist", with or
+    without .ipynb).
 
     Raises:
-        ValueError: if a name is no chapter; the message lists the chapters.
+        ValueError: if a name is no notebook; the message lists them.
     """
     chapters = {path.stem: path for path in sorted(FOLDER.glob("*.ipynb"))}
     if not names:
