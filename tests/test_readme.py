@@ -12,22 +12,25 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
+from safetensors.torch import save_file
 
 from tools import runs_index
 from tools.set_repository import ROOT
+from vitcore import ViT
 from vitcore.recipes import RECIPES
+from vitcore.training import load_weights
 
 README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def draw_images(folder: Path) -> None:
+def draw_images(folder: Path, shift: int = 0) -> None:
     """Twenty small pictures of each of two classes: dark discs and bright squares."""
     for index in range(20):
         for name in ("cats", "dogs"):
-            picture = Image.new("RGB", (70, 60 + index), (90, 120, 150))
+            picture = Image.new("RGB", (70, 60 + index), (90 + shift, 120, 150))
             pen = ImageDraw.Draw(picture)
-            corner = 5 + index % 10
+            corner = 5 + (index + shift) % 10
             if name == "cats":
                 pen.ellipse((corner, corner, corner + 40, corner + 40), fill=(20, 20, 20))
             else:
@@ -36,17 +39,36 @@ def draw_images(folder: Path) -> None:
             picture.save(folder / name / f"{index + 1:03}.{'jpg' if name == 'cats' else 'png'}")
 
 
-EXAMPLES = {"paths": "# chapter 1", "model": "forward_with", "own images": 'load_folder("'}
+EXAMPLES = {
+    "paths": "# chapter 1",
+    "model": "forward_with",
+    "own images": "folder_recipe(data)",
+    "fine-tuning": "load_pretrained(",
+}
+PRETRAINED = "timm:vit_small_patch16_224.augreg_in21k_ft_in1k"
 
 
 def test_every_block_is_an_example() -> None:
-    assert [sum(sign in block for sign in EXAMPLES.values()) for block in BLOCKS] == [1, 1, 1]
+    assert [sum(sign in block for sign in EXAMPLES.values()) for block in BLOCKS] == [1] * 4
+
+
+def publish(folder: Path) -> str:
+    """A small model as others publish theirs, in a folder."""
+    folder.mkdir()
+    model = ViT(dim=48, depth=2, heads=3, num_classes=9)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    known = {"num_attention_heads": 3, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    (folder / "config.json").write_text(json.dumps(known), encoding="utf-8")
+    return str(folder)
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_examples_run(name: str, tmp_path: Path) -> None:
     (block,) = [block for block in BLOCKS if EXAMPLES[name] in block]
     draw_images(tmp_path / "my_images")
+    if name == "fine-tuning":
+        assert PRETRAINED in block
+        block = block.replace(PRETRAINED, publish(tmp_path / "published"))
     done = subprocess.run(
         [sys.executable, "-c", block], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -65,8 +87,37 @@ def test_examples_run(name: str, tmp_path: Path) -> None:
             )  # fmt: skip
             assert told.returncode == 0, told.stderr
             assert said in told.stdout
+    elif name == "fine-tuning":
+        assert done.stdout.splitlines()[-1].startswith("test accuracy ")
+        assert load_weights(tmp_path / "tuned.safetensors").classes == ["cats", "dogs"]
     elif name == "model":
         assert "torch.Size([2, 4, 65, 65])" in done.stdout
+
+
+def test_the_command_line_trains_the_folder(tmp_path: Path) -> None:
+    """With the recipe's defaults; what it learns holds for drawings of other places and tones."""
+    draw_images(tmp_path / "my_images")
+    draw_images(tmp_path / "new", shift=7)
+
+    def vitcore(*words: str) -> list[str]:
+        done = subprocess.run(
+            [sys.executable, "-m", "vitcore", *words],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    (line,) = [line for line in README.splitlines() if "-m vitcore train folder" in line]
+    vitcore(*line.split()[4:])
+    told = vitcore("eval", "my_run/model.safetensors", "my_images")[-1]
+    assert float(told.split()[2].rstrip(",")) > 0.9
+    files = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.glob("new/*/*"))
+    answers = vitcore("predict", "my_run/model.safetensors", *files)
+    right = [
+        f": {file.split('/')[1]} " in answer for file, answer in zip(files, answers, strict=True)
+    ]
+    assert len(right) == 40
+    assert sum(right) > 36
 
 
 def test_the_table_is_that_of_the_records() -> None:
