@@ -16,7 +16,7 @@ SCENES = [
     [("cat", False)],
     [("dog", False), ("person", False)],
     [("person", True)],
-    [("cat", True), ("cat", False), ("dog", True)],
+    [("cat", True), ("cat", False), ("cat", True), ("dog", True)],
     [],
 ]
 

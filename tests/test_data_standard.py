@@ -20,8 +20,10 @@ from vitcore.data._torchvision import import_torchvision
 from vitcore.data.standard import MEAN, STD, VOC_CLASSES
 from vitcore.recipes import RECIPES
 from vitcore.records import RunRecord
+from vitcore.runs import measures
 from vitcore.training import (
     binary_cross_entropy,
+    evaluate,
     load_weights,
     mean_average_precision,
     save_weights,
@@ -126,7 +128,7 @@ def test_torchvisions_own_objects_are_wrapped(tmp_path):
         root / "val2017", str(root / "annotations/instances_val2017.json")
     )
     assert from_torchvision(coco, 16).labels[3].tolist() == [0, 1, -1]
-    assert SCENES[3] == [("cat", True), ("cat", False), ("dog", True)]
+    assert SCENES[3] == [("cat", True), ("cat", False), ("cat", True), ("dog", True)]
 
 
 VOC, MAIN = Path("VOCdevkit/VOC2012"), Path("VOCdevkit/VOC2012/ImageSets/Main")
@@ -208,6 +210,10 @@ def test_train_eval_predict(name, tmp_path, capsys, monkeypatch):
 
     weights = str(folder / "model.safetensors")
     assert load_weights(weights).metadata.get("multi_label", False) == (name != "imagenet")
+    dataset, model = load_standard(name, root, image_size=16), load_weights(weights).model
+    scores = evaluate(model, Batches(dataset.val, 24, mean=MEAN, std=STD), **measures(dataset))
+    assert scores["loss"] == pytest.approx(record.epochs[-1]["val_loss"], abs=1e-5)
+    assert scores["accuracy"] == pytest.approx(record.val_accuracy, abs=1e-9)
     assert main(["eval", weights, str(root), *words]) == 0
     out = capsys.readouterr().out
     assert f"test {score} {record.test_accuracy:.4f}, loss {record.test_loss:.4f} on" in out
