@@ -102,7 +102,9 @@ def test_the_crossing_differs_in_length_and_in_what_is_done_to_the_images():
 
 def test_every_recipe_but_the_first_is_compared_with_one():
     first = {"cifar100-plain", "cifar100-gpu-plain", "cifar100-few-plain", CROSSING[0]}
-    assert set(BUILDS_ON) == set(BOOK_RECIPES) - first - {APART[0]}
+    # Other comparisons of the book add theirs once they are imported.
+    own = {name for name in BUILDS_ON if "-variants-" not in name}
+    assert own == set(BOOK_RECIPES) - first - {APART[0]}
     assert BUILDS_ON["cifar100-pool"] == "cifar100-schedule"  # past LONG_RUNGS
     assert BUILDS_ON["cifar100-few-pool"] == "cifar100-few-mix"
     assert BUILDS_ON[CROSSING[1]] == CROSSING[0]
