@@ -32,7 +32,7 @@ from . import data, training
 from ._inputs import to_pair
 from .data import ImageDataset
 from .data._inputs import check_share
-from .export import export_web
+from .export import FORMATS, export
 from .recipes import RECIPES, Recipe, folder_recipe, get_recipe
 from .records import RECORD, RunRecord, commit, recorded_command
 from .runs import WEIGHTS, check_unseen, measures, train_recipe
@@ -262,12 +262,14 @@ def run_recipes(args: argparse.Namespace) -> None:
         )
 
 
-def run_export_web(args: argparse.Namespace) -> None:
-    """Write a copy of saved weights for a web page, in float16."""
-    size = export_web(args.weights, args.file, half=not args.float32)
+def run_export(args: argparse.Namespace) -> None:
+    """Write a copy of saved weights for ONNX Runtime, torch.export or, in float16, a web page."""
+    half = not getattr(args, "float32", False)
+    size = export(args.weights, args.file, getattr(args, "format", "web"), half=half)
     print(f"wrote {args.file}: {size / 1e3:.0f} kB")
 
 
+_FORMAT: dict[str, Any] = {"choices": FORMATS, "default": "onnx"}
 _MODULES: dict[str, Any] = {"dest": "modules", "action": "append", "default": []}
 # By name: what stands for the value (N: a whole number; none: a switch), the help, and the rest.
 ARGUMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -284,6 +286,7 @@ ARGUMENTS: dict[str, tuple[str, str, dict[str, Any]]] = {
     ),
     "pictures": ("IMAGE", "picture files", {"nargs": "+"}),
     "file": ("OUT", "the file to write", {}),
+    "--format": ("F", "onnx (default), int8, torch or web", _FORMAT),
     "--float32": ("", "keep full precision, at twice the size", {}),
     "--recipe": ("NAME", "see `python -m vitcore recipes`", {}),
     "--out": ("DIR", "default: out/RECIPE-seedN", {}),
@@ -308,7 +311,8 @@ COMMANDS = {
     "eval": (run_eval, f"weights images --allow-seen {_PLACE}"),
     "predict": (run_predict, "weights pictures --threshold --device --threads"),
     "recipes": (run_recipes, ""),
-    "export-web": (run_export_web, "weights file --float32"),
+    "export": (run_export, "weights file --format"),
+    "export-web": (run_export, "weights file --float32"),
 }
 
 
