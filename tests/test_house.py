@@ -20,8 +20,8 @@ import pytest
 from tools import draw_pictures, notebooks
 from tools.set_repository import ROOT, tracked_files
 
-# Lines of Python. The first two keep what was reached from growing; the aim is 5,500 and 900.
-PACKAGE_LINES = 7_960
+# Lines of Python. The first two keep what was reached from growing; the aim is 6,500 and 900.
+PACKAGE_LINES = 7_880
 CORE_LINES = 905
 FILE_LINES = 450
 FUNCTION_LINES = 70

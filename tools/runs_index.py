@@ -35,12 +35,17 @@ def minutes(seconds: float) -> str:
     return f"{whole // 60} min {whole % 60} s"
 
 
+def training_seconds(records: list[dict[str, Any]]) -> tuple[float, bool]:
+    """Return the mean time, and whether other work kept a core busy: then it is processor time."""
+    shared = any(record.get("other_cores", 0) > 0.5 for record in records)
+    key = "cpu_seconds" if shared else "wall_seconds"
+    return sum(record[key] for record in records) / len(records), shared
+
+
 def training_time(records: list[dict[str, Any]]) -> str:
-    """Say the mean time, in seconds of the processor where other work kept a core busy."""
-    if any(record.get("other_cores", 0) > 0.5 for record in records):
-        seconds = [record["cpu_seconds"] for record in records]
-        return minutes(sum(seconds) / len(seconds)) + " of processor time, on a shared machine"
-    return minutes(sum(record["wall_seconds"] for record in records) / len(records))
+    """Say the mean time, and of what."""
+    seconds, shared = training_seconds(records)
+    return minutes(seconds) + " of processor time, on a shared machine" * shared
 
 
 def seeds_apart(values: list[float]) -> str:
