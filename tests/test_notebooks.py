@@ -321,7 +321,10 @@ def test_a_run_keeps_outputs_and_says_what_it_was(
         ("print('/tmp/x')", "path"),
         ("import warnings\nwarnings.warn('old', stacklevel=1)", "stderr"),
         ("1 / 0", "ZeroDivisionError"),
-        ("from vitcore import data\nd = data.load_dataset('mnist', stand_in='only')", "stand-in"),
+        (
+            "from vitcore import data\nd = data.load_dataset('mnist', '.', stand_in=True)",
+            "stand-in",
+        ),
     ],
 )
 def test_a_run_that_must_not_be_published_changes_nothing(

@@ -151,7 +151,7 @@ def test_bad_images_and_options():
 def import_copies(folder, stems=None):
     """Import the core alone and with stems from a folder of their own; what Python prints."""
     program = "import alone, together; print(*alone.PATCH_EMBEDS, '-', *together.PATCH_EMBEDS)"
-    core = ["__init__", "_inputs", "patches", "embeddings", "attention", "blocks", "vit"]
+    core = ["__init__", "_inputs", "patches", "embeddings", "attention", "blocks", "vit", "models"]
     for package, names in (("alone", core), ("together", [*core, "stems"])):
         (folder / package).mkdir()
         for name in names:

@@ -37,9 +37,10 @@ def minutes(seconds: float) -> str:
 
 def training_seconds(records: list[dict[str, Any]]) -> tuple[float, bool]:
     """Return the mean time, and whether other work kept a core busy: then it is processor time."""
-    shared = any(record.get("other_cores", 0) > 0.5 for record in records)
-    key = "cpu_seconds" if shared else "wall_seconds"
-    return sum(record[key] for record in records) / len(records), shared
+    counted = [record for record in records if record.get("other_cores", 0) > 0.5]
+    key = "cpu_seconds" if counted else "wall_seconds"
+    seconds = [record[key] for record in counted or records]
+    return sum(seconds) / len(seconds), bool(counted)
 
 
 def training_time(records: list[dict[str, Any]]) -> str:
