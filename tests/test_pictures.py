@@ -461,6 +461,10 @@ def test_a_ladder_shows_each_change_and_what_chance_could_make() -> None:
     assert {"higher", "lower", "change below 1: may be chance", "peer"} <= set(legend)
     colours = [p.get_edgecolor() for p in ax.patches]
     assert len(set(colours)) == 3
+    fig = pictures.plot_ladder(steps, xlabel="%", noise={"down": 4, "hardly": 0.1})
+    assert "change inside the spread: may be chance" in words(fig)
+    assert {p.get_edgecolor() for p in drawing(fig).patches[::2]} == {colours[0]}
+    assert drawing(fig).patches[1].get_edgecolor() == colours[2]
     fig = pictures.plot_ladder(steps, xlabel="%", builds_on={"hardly": "start", "down": "missing"})
     bars = [(p.get_x(), p.get_width()) for p in drawing(fig).patches]
     assert bars == [(40, 5), (45, -3), (40, 2.5)]

@@ -105,7 +105,7 @@ def plot_ladder(
     *,
     xlabel: str,
     builds_on: Mapping[str, str] | None = None,
-    noise: float = 0.0,
+    noise: float | Mapping[str, float] = 0.0,
     reference: Mapping[str, float] | None = None,
     missing: str = "not yet run",
     number_format: str = "{:.1f}",
@@ -120,7 +120,8 @@ def plot_ladder(
     Args:
         steps: label -> the value reached with it, or None; in order, the first the start.
         builds_on: label -> the earlier label that it builds on, where that is not the one before.
-        noise: changes smaller than this are drawn pale, since chance could make them.
+        noise: changes smaller than this are drawn pale, since chance could make them; one number
+            for all steps, or label -> number.
         reference: label -> x, drawn as dashed vertical lines.
         number_format: how the value is written.
     """
@@ -163,8 +164,11 @@ def plot_ladder(
             text += f" ({change:+.1f})".replace("-", "−")
             kind, colour = ("higher", "blue") if change >= 0 else ("lower", "vermillion")
             face, edge = tint(PALETTE[colour], 0.6), PALETTE[colour]
-            if abs(change) < noise:
-                kind = f"change below {noise:g}: may be chance"
+            if abs(change) < (noise if isinstance(noise, int | float) else noise.get(label, 0.0)):
+                below_it = (
+                    f"below {noise:g}" if isinstance(noise, int | float) else "inside the spread"
+                )
+                kind = f"change {below_it}: may be chance"
                 face, edge = tint("#777777", 0.35), "#777777"
             drawn = ax.get_legend_handles_labels()[1]
             ax.barh(
