@@ -139,8 +139,10 @@ def mark_tables(cell: nodes.Element) -> None:
 
 def name_figures(app: Sphinx, doctree: nodes.document) -> None:
     """Number the pictures of a chapter, and name its folded cells after them."""
+    if app.env.docname.startswith("notebooks/"):
+        put_setup_off(doctree)
     found = re.match(r"notebooks/(\d+)_", app.env.docname)
-    if found is None:
+    if found is None:  # no chapter
         return
     chapter, count = int(found.group(1)), 0
     for cell in list(doctree.findall(nodes.container)):
@@ -157,7 +159,6 @@ def name_figures(app: Sphinx, doctree: nodes.document) -> None:
                 bundle.replace_self(make_figure(picture, chapter, count))
         name_fold(cell, numbers, chapter)
         mark_tables(cell)
-    put_setup_off(doctree)
 
 
 def to_oklab(colour: str) -> tuple[float, float, float]:
