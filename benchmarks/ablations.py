@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbook import records
+from vitbook import studies
 from vitbook.checks import BUGS
 from vitcore.attention import Record, keep
 from vitcore.blocks import Block
@@ -212,7 +212,7 @@ def _start(
     command: str,
 ) -> dict:
     return {
-        "kind": records.ABLATIONS,
+        "kind": studies.AblationRecord.KIND,
         "command": command,
         "commits": [],
         "date": "",
@@ -243,7 +243,7 @@ SAME = ("dataset", "source", "split", "recipe", "train_images", "test_images", "
 def _open(path: Path, fresh: dict) -> dict:
     if not path.exists():
         return fresh
-    old = records.AblationRecord.read(path).to_dict()
+    old = studies.AblationRecord.read(path).to_dict()
     # A setting that is newer than the record had its default.
     old["recipe"] = Recipe.from_dict(old["recipe"]).to_dict()
     differs = [key for key in SAME if old[key] != fresh[key]]
@@ -333,7 +333,7 @@ def run(
         record["date"] = now()
         record["wall_seconds"] = round(record["wall_seconds"] + result["seconds"], 2)
         record["complete"] = all(v["seeds"] == record["seeds"] for v in record["variants"].values())
-        records.AblationRecord.from_dict(record).write(path)
+        studies.AblationRecord.from_dict(record).write(path)
         say(
             f"seed {seed}, {variant.label}: test accuracy {100 * result['test_accuracy']:.2f} % "
             f"in {result['seconds']:.1f} s"

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitbook import records
+from vitbook import records, studies
 from vitcore import explain
 from vitcore.data import ImageDataset, load_dataset
 from vitcore.data.download import checksum
@@ -127,7 +127,7 @@ def judge(model: ViT, images: Tensor, maps: Maps = MAPS) -> dict[str, Any]:
         "kept": {name: kept for name, (_, kept) in curves.items()},
         "areas": areas,
         "random": random,
-        "passes": records.judge_maps(areas, random),
+        "passes": studies.judge_maps(areas, random),
     }
 
 
@@ -153,9 +153,9 @@ def run(
             "weights": checksum(records.run_file(name, WEIGHTS), "sha256"),
             **judge(loaded.model, images),
         }
-    record = records.DeletionRecord.from_dict(
+    record = studies.DeletionRecord.from_dict(
         {
-            "kind": records.DELETION,
+            "kind": studies.DeletionRecord.KIND,
             "command": "python -m benchmarks.deletion",
             "commit": code,
             "date": now(),

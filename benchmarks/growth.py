@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbook import records
+from vitbook import studies
 from vitcore import explain
 from vitcore.data import Batches, ImageDataset, load_dataset
 from vitcore.recipes import Recipe, get_recipe
@@ -105,9 +105,9 @@ def run(
         # The weights as trained, as at the other moments; fit then leaves their average.
         on_epoch=lambda row, seen: look(row["epoch"] * len(batches), seen),
     )  # fmt: skip
-    record = records.GrowthRecord.from_dict(
+    record = studies.GrowthRecord.from_dict(
         {
-            "kind": records.GROWTH,
+            "kind": studies.GrowthRecord.KIND,
             "command": "python -m benchmarks.growth",
             "commit": code,
             "date": now(),

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from vitbook import records
+from vitbook import studies
 from vitbook.torchvision import import_torchvision
 from vitcore.records import RECORD, commit, hardware, now, versions
 from vitcore.weights import load_pretrained
@@ -222,9 +222,9 @@ def run(
     cases = [case for name in there for case in SOURCES[name](scale)]
     rows = [row for case in cases for row in compare(case, scale)]
     found = {name: metadata.version(name) for name in there}
-    record = records.ParityRecord.from_dict(
+    record = studies.ParityRecord.from_dict(
         {
-            "kind": records.PARITY,
+            "kind": studies.ParityRecord.KIND,
             "command": "python -m benchmarks.parity",
             "commit": code,
             "date": now(),

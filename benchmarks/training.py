@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitbook import records
+from vitbook import studies
 from vitbook.torchvision import import_torchvision
 from vitcore.data import Batches, ImageDataset, Split, load_dataset
 from vitcore.recipes import RECIPES, Recipe
@@ -274,7 +274,7 @@ def run(
     command: str = "python -m benchmarks.training",
     complete: bool = True,
     say: Callable[[str], object] = print,
-) -> records.SpeedRecord:
+) -> studies.SpeedRecord:
     """Measure all cases and return the record."""
     code = commit()
     import_torchvision()  # before its version is asked for
@@ -302,12 +302,12 @@ def run(
                 "batch_size": recipe.train.batch_size,
                 "images": batches * recipe.train.batch_size,
                 "goal": goal,
-                **records.compare_rounds(seconds, other_seconds),
+                **studies.compare_rounds(seconds, other_seconds),
                 "measured_seconds": seconds,
                 "against_seconds": other_seconds,
             }
-    return records.SpeedRecord(
-        kind=records.SPEED,
+    return studies.SpeedRecord(
+        kind=studies.SpeedRecord.KIND,
         command=command,
         commit=code,
         date=now(),
@@ -325,7 +325,7 @@ def run(
     )
 
 
-def table(record: records.SpeedRecord) -> str:
+def table(record: studies.SpeedRecord) -> str:
     """The record as lines of text, with images a second where they hold beyond the day."""
     gpu = record.hardware["device"] != "cpu"
     rows = [["", "ratio", "lowest to highest", "goal"] + ["images/s", "against"] * gpu]

@@ -14,7 +14,7 @@ import torch
 
 from benchmarks import ablations, training
 from tools import runs_index
-from vitbook import records
+from vitbook import records, studies
 from vitbook.checks import BUGS, check_block, check_shapes
 from vitcore import ViT, augment
 from vitcore.data import ImageDataset
@@ -173,7 +173,7 @@ def test_the_command_runs_and_resumes(tmp_path, no_data, capsys):
     assert "2 of 22 runs" in capsys.readouterr().out
     ablations.main([*words, "--limit", "1"])
     assert "3 of 22 runs" in capsys.readouterr().out
-    record = records.AblationRecord.read(tmp_path / "record.json")
+    record = studies.AblationRecord.read(tmp_path / "record.json")
     assert record.command == "python -m benchmarks.ablations --seeds 3 --quick --stand-in"
     assert not record.complete
     with pytest.raises(SystemExit, match="another seeds"):
@@ -213,18 +213,18 @@ def test_records_of_both_kinds_are_read_and_indexed(finished, tmp_path, monkeypa
 )
 def test_a_record_that_does_not_fit_together_is_refused(finished, change, words):
     record = json.loads(json.dumps(finished[1]))
-    records.AblationRecord.from_dict(record)
+    studies.AblationRecord.from_dict(record)
     change(record)
     with pytest.raises(ValueError, match=words):
-        records.AblationRecord.from_dict(record)
+        studies.AblationRecord.from_dict(record)
 
 
 def test_a_file_that_is_no_record(tmp_path):
     with pytest.raises(FileNotFoundError, match="no run record"):
-        records.AblationRecord.read(tmp_path / "record.json")
+        studies.AblationRecord.read(tmp_path / "record.json")
     (tmp_path / "record.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="not valid JSON"):
-        records.AblationRecord.read(tmp_path / "record.json")
+        studies.AblationRecord.read(tmp_path / "record.json")
 
 
 def test_the_published_record_is_whole_and_real():
@@ -390,12 +390,6 @@ def test_the_table_claims_ratios_alone_on_a_cpu(measured):
     assert "images/s" in lines[0]
 
 
-def test_rounds_are_compared_one_by_one():
-    # Twice as slow a machine in the second round changes nothing.
-    found = records.compare_rounds([1.0, 2.0, 1.0], [3.0, 6.0, 4.0])
-    assert found == {"ratio": 3.0, "lowest": 3.0, "highest": 4.0}
-
-
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -416,17 +410,17 @@ def test_rounds_are_compared_one_by_one():
 )
 def test_a_record_of_speed_that_does_not_fit_together_is_refused(measured, change, words):
     record = json.loads(json.dumps(measured[0].to_dict()))
-    records.SpeedRecord.from_dict(record)
+    studies.SpeedRecord.from_dict(record)
     change(record)
     with pytest.raises(ValueError, match=words):
-        records.SpeedRecord.from_dict(record)
+        studies.SpeedRecord.from_dict(record)
 
 
 def test_the_command_measures_and_writes(tmp_path, no_data, capsys, monkeypatch):
     monkeypatch.setattr(training, "CASES", (tiny_case("mnist"),))
     words = ["--quick", "--stand-in", "--rounds", "1", "--device", "cpu", "--out", str(tmp_path)]
     training.main(words)
-    record = records.SpeedRecord.read(tmp_path / "record.json")
+    record = studies.SpeedRecord.read(tmp_path / "record.json")
     assert record.command == (
         "python -m benchmarks.training --quick --stand-in --rounds 1 --device cpu --out OUT"
     )

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import parity
 from tools.set_repository import ROOT
-from vitbook import records
+from vitbook import studies
 from vitbook.torchvision import import_torchvision
 
 import_torchvision()  # before timm, which imports it
@@ -20,7 +20,7 @@ SMALL = parity.Scale(48, 2, 3, 32, 8, 7, ((32, 32), (24, 40), (48, 48)))
 
 def test_a_small_table(tmp_path: Path) -> None:
     record = parity.run(tmp_path, SMALL, ("timm", "torchvision", "a package that nobody has"))
-    assert records.ParityRecord.read(tmp_path / "record.json").to_dict() == record
+    assert studies.ParityRecord.read(tmp_path / "record.json").to_dict() == record
     assert record["left_out"] == ["transformers"]
     assert len(record["rows"]) == 7 * 3 + 2
     names = {row["family"] for row in record["rows"]}
@@ -39,7 +39,7 @@ def test_a_difference_is_no_agreement(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_committed_table_has_every_family() -> None:
-    record = records.ParityRecord.read(ROOT / "runs" / "parity" / "record.json")
+    record = studies.ParityRecord.read(ROOT / "runs" / "parity" / "record.json")
     assert record.left_out == []
     families = {row["family"] for row in record.rows}
     wanted = ("timm", "torchvision", "DeiT, distilled", "DeiT-3", "DINOv2", "DINOv2, registers",
