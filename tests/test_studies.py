@@ -11,12 +11,13 @@ import pytest
 
 from vitbook import studies
 from vitbook.records import list_runs, load_record
+from vitcore.records import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize("study", studies.STUDIES, ids=lambda study: study.__name__)
-def test_every_kind_has_a_committed_record_that_no_other_kind_reads(study: type) -> None:
+def test_every_kind_has_a_committed_record_that_no_other_kind_reads(study: type[Record]) -> None:
     found = [name for name in list_runs() if load_record(name).get("kind") == study.KIND]
     assert found, f"commit a record of the kind {study.KIND}"
     path = ROOT / "runs" / found[0] / "record.json"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from vitbook.spread import compare, measure_noise
 from vitcore.data import SPLITS
 from vitcore.records import Record
 
@@ -20,8 +21,10 @@ __all__ = [
     "ParityRecord",
     "SpeedRecord",
     "StudyRecord",
+    "VariantsRecord",
     "compare_rounds",
     "judge_maps",
+    "judge_variants",
 ]
 
 
@@ -240,11 +243,86 @@ class ParityRecord(StudyRecord):
                 raise ValueError(f"{row} in {name} is no agreement, or of logits that all agree.")
 
 
+def judge_variants(variants: Mapping[str, Mapping[str, Any]], base: str) -> dict[str, Any]:
+    """Say of every variant that was run what its seeds give: mean and deviation of the validation
+    accuracy in per cent, and beside the base difference, threshold and verdict (`compare`). A
+    deviation needs two seeds; a threshold needs them of some variant, else it is left out."""
+    values = {
+        name: [100 * run["val_accuracy"] for run in row["runs"]]
+        for name, row in variants.items()
+        if row["runs"]
+    }
+    noise = measure_noise(values.values())
+    found: dict[str, Any] = {}
+    for name, seeds in values.items():
+        found[name] = {"mean": round(statistics.fmean(seeds), 2)}
+        if len(seeds) > 1:
+            found[name]["deviation"] = round(statistics.stdev(seeds), 2)
+        if name != base and base in values:
+            change = compare(seeds, values[base], noise)
+            found[name] |= {"difference": round(change.value, 2), "verdict": change.verdict}
+            if math.isfinite(change.threshold):
+                found[name]["threshold"] = round(change.threshold, 2)
+    return found
+
+
+@dataclass
+class VariantsRecord(StudyRecord):
+    """Variants against one base at the same arithmetic: benchmarks/variants.py.
+
+    base: its name, the first of the variants. seeds: those declared beforehand. precision, rounds:
+    of the times. sizes: the sides in pixels at which finished models were read, on sized_images
+    validation images. variants: by name, with a checksum of the recipe, epochs, parameters,
+    mflop (10^6 operations of an image's forward pass), for training and inference
+    images_per_second and what `compare_rounds` makes of its times and the base's, and the runs. Of
+    a run: seed, split, date, commit, val_accuracy, test_accuracy, clean_train_accuracy, and where
+    its weights were at hand by_size (accuracy by side) and temperatures (layers, heads), if it has
+    learned ones. summary: what `judge_variants` says.
+    """
+
+    KIND = "variants"
+
+    base: str
+    dataset: str
+    precision: str
+    seeds: list[int]
+    rounds: int
+    sizes: list[int]
+    sized_images: int
+    variants: dict[str, dict[str, Any]]
+    summary: dict[str, Any]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if next(iter(self.variants), None) != self.base:
+            raise ValueError(f"the first variant of {name} must be its base, {self.base}.")
+        for variant, row in self.variants.items():
+            where = f"{variant} in {name}"
+            for key in ("recipe", "epochs", "parameters", "mflop", "training", "inference", "runs"):
+                if key not in row:
+                    raise ValueError(f"{where} lacks {key}.")
+            seeds = [run["seed"] for run in row["runs"]]
+            if len(set(seeds)) < len(seeds) or not set(seeds) <= set(self.seeds):
+                raise ValueError(f"{where} has seeds twice or undeclared: {seeds}.")
+            for run in row["runs"]:
+                sizes = run.get("by_size", dict.fromkeys(map(str, self.sizes), 0))
+                if [*sizes] != [str(size) for size in self.sizes]:
+                    raise ValueError(f"by_size of {where} needs one accuracy for each size.")
+                if not all(0 <= a <= 1 for a in (run["val_accuracy"], *sizes.values())):
+                    raise ValueError(f"accuracies of {where} must lie between 0 and 1.")
+        splits = {run["split"] for row in self.variants.values() for run in row["runs"]}
+        if len(splits) > 1 or not splits <= set(SPLITS):
+            raise ValueError(f"all runs of {name} need one known split, not {sorted(splits)}.")
+        if self.summary != judge_variants(self.variants, self.base):
+            raise ValueError(f"the summary of {name} must be what its runs give.")
+
+
 STUDIES: tuple[type[Record], ...] = (
     AblationRecord,
     SpeedRecord,
     GrowthRecord,
     DeletionRecord,
     ParityRecord,
+    VariantsRecord,
 )
 """Every kind of record that is no training run's."""
