@@ -28,9 +28,11 @@ FUNCTION_LINES = 70
 
 CORE = ("_inputs", "patches", "embeddings", "attention", "blocks", "vit")
 # What the package makes known by name, where it is there.
-BESIDE = ("stems", "tokenisers", "attentions", "positions", "mlps")
+BESIDE = ("stems", "tokenisers", "backbones", "attentions", "positions", "mlps")
 # What chapters 9 and 10 choose from comes on top of the lines above: in the package, in its core.
 CHOICES_LINES, CHOICES_CORE_LINES = 670, 95
+# And a pretrained ResNet as patch embedding: backbones.py, and what makes it known and loads it.
+BACKBONES_LINES = 167
 CORE_FILES = [ROOT / "vitcore" / f"{name}.py" for name in (*CORE, "models", "__init__")]
 SOURCES = [path for path in tracked_files() if path.suffix == ".py" and path.exists()]
 VITCORE = [path for path in SOURCES if path.is_relative_to(ROOT / "vitcore")]
@@ -56,7 +58,7 @@ def lines_of(path: Path) -> int:
 
 def test_vitcore_stays_small() -> None:
     sizes = {relative(path): lines_of(path) for path in VITCORE}
-    assert sum(sizes.values()) <= PACKAGE_LINES + CHOICES_LINES, sizes
+    assert sum(sizes.values()) <= PACKAGE_LINES + CHOICES_LINES + BACKBONES_LINES, sizes
 
 
 def test_the_core_is_read_in_an_evening() -> None:

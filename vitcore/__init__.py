@@ -31,6 +31,8 @@ if find_spec(f"{__name__}.positions"):
     from . import positions as positions
 if find_spec(f"{__name__}.tokenisers"):
     from . import tokenisers as tokenisers
+if find_spec(f"{__name__}.backbones"):
+    from . import backbones as backbones
 
 __version__ = "0.1.0"
 

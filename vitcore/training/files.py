@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .._inputs import shown
+from ..backbones import RESTORING
 from ..data.download import locked
 from ..data.pixels import check_statistics, normalise
 from ..vit import ViT, ViTConfig
@@ -200,7 +201,11 @@ def load_weights(path: str | os.PathLike[str], *, device: Any = "cpu") -> Loaded
         raise ValueError(f"the metadata of {path} cannot be read: {error}") from error
     _check_shapes(path, config, weights)
     _check_finite(weights, str(path))
-    model = ViT(config)
+    token = RESTORING.set(True)  # a pretrained part is in the file as well
+    try:
+        model = ViT(config)
+    finally:
+        RESTORING.reset(token)
     model.load_state_dict(weights)
     model.eval().to(resolve_device(device))
     return LoadedModel(model, config, list(use[0]), mean, std, dict(extra))
