@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What the book adds to Sphinx: tables from committed files, and lists out of plain docstrings.
 
-The directives {last-runs} and {results} make their tables while the site is built, from the
-notebooks' metadata and the records of runs/, so they cannot be older than what they tell of.
+The directives {last-runs}, {results} and {everywhere} make their tables while the site is built,
+from the notebooks' metadata and the records of runs/, so they cannot be older than what they tell
+of.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if str(ROOT) not in sys.path:  # Sphinx puts tools/ there, the modules below live one level up
     sys.path.insert(0, str(ROOT))
 
-from benchmarks import leaderboard  # noqa: E402
+from benchmarks import everywhere, leaderboard  # noqa: E402
 from tools import book_figures, book_names, notebooks, runs_index  # noqa: E402
 from tools.set_repository import read_repository  # noqa: E402
 
@@ -100,6 +101,15 @@ class Results(FromFiles):
         (holder,) = self.parse(lines, runs_index.record_paths())
         holder["classes"].append("results-table")  # type: ignore[index]
         return [holder]
+
+
+class Everywhere(FromFiles):
+    """One model in several ways of running it, from the record of runs/everywhere."""
+
+    def run(self) -> list[nodes.Node]:
+        """Make the table."""
+        path = ROOT / everywhere.OUT / "record.json"
+        return self.parse(everywhere.table(json.loads(path.read_text("utf-8"))), [path])
 
 
 # What the front page shows: recipe -> what it is, in a reader's words.
@@ -200,6 +210,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives."""
     app.add_directive("last-runs", LastRuns)
     app.add_directive("results", Results)
+    app.add_directive("everywhere", Everywhere)
     app.add_directive("headlines", Headlines)
     app.add_directive("planted-mistakes", PlantedMistakes)
     book_figures.setup(app)

@@ -17,6 +17,7 @@ __all__ = [
     "STUDIES",
     "AblationRecord",
     "DeletionRecord",
+    "EverywhereRecord",
     "GrowthRecord",
     "ParityRecord",
     "SpeedRecord",
@@ -317,6 +318,40 @@ class VariantsRecord(StudyRecord):
             raise ValueError(f"the summary of {name} must be what its runs give.")
 
 
+@dataclass
+class EverywhereRecord(StudyRecord):
+    """The same weights run in several ways: benchmarks/everywhere.py.
+
+    images: on how many test images logits were compared. batch: how many at once when timed.
+    models: by the name of their run, with a label, the dataset, source, split, checksum of the
+    weights, and the ways by name: bytes of the file, the largest difference of logits to torch's,
+    the share of images with the same class, processor seconds an image of every round, alone (single)
+    and in a batch, and the median ratio of each to torch's; or, in "cannot", why the way was not gone.
+    """
+
+    KIND = "everywhere"
+
+    images: int
+    batch: int
+    rounds: int
+    models: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        if not self.models:
+            raise ValueError(f"{name} holds no model.")
+        for model, rows in self.models.items():
+            ways = rows["ways"]
+            for way, told in ways.items():
+                where = f"{way} of {model} in {name}"
+                for kind in ("single", "batch") if "cannot" not in told else ():
+                    both = [row[f"{kind}_seconds"] for row in (ways["torch"], told)]
+                    if not all(len(seconds) == self.rounds for seconds in both):
+                        raise ValueError(f"{kind}_seconds of {where} needs one for each round.")
+                    if told[f"{kind}_ratio"] != compare_rounds(*both)["ratio"]:
+                        raise ValueError(f"{kind}_ratio of {where} is not what its times give.")
+
+
 STUDIES: tuple[type[Record], ...] = (
     AblationRecord,
     SpeedRecord,
@@ -324,5 +359,6 @@ STUDIES: tuple[type[Record], ...] = (
     DeletionRecord,
     ParityRecord,
     VariantsRecord,
+    EverywhereRecord,
 )
 """Every kind of record that is no training run's."""
