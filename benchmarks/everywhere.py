@@ -53,7 +53,7 @@ class Way(Protocol):
     """A way to run the model on images that it holds."""
 
     def ask(self, first: int, count: int, times: int = 1) -> tuple[float, Tensor]:
-        """Processor seconds of `times` passes over `count` images from `first` on, and the logits."""
+        """Processor seconds of `times` passes over `count` images from `first`, and the logits."""
 
     def stop(self) -> None:
         """End what the way started."""
@@ -203,7 +203,7 @@ def judge(found: Tensor, expected: Tensor) -> dict[str, Any]:
 
 
 def time_in_turns(ways: Mapping[str, Way], rounds: int) -> dict[str, dict[str, Any]]:
-    """Processor seconds an image of every round, alone and in a batch, and the ratios to torch's."""
+    """Processor seconds an image of every round, alone and in a batch, and ratios to torch's."""
     kinds = {"single": (1, SINGLES), "batch": (BATCH, 1)}  # images at once, how often
     taken: dict[str, dict[str, Any]] = {
         name: {f"{kind}_seconds": [] for kind in kinds} for name in ways

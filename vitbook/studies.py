@@ -325,8 +325,9 @@ class EverywhereRecord(StudyRecord):
     images: on how many test images logits were compared. batch: how many at once when timed.
     models: by the name of their run, with a label, the dataset, source, split, checksum of the
     weights, and the ways by name: bytes of the file, the largest difference of logits to torch's,
-    the share of images with the same class, processor seconds an image of every round, alone (single)
-    and in a batch, and the median ratio of each to torch's; or, in "cannot", why the way was not gone.
+    the share of images with the same class, processor seconds an image of every round, alone
+    (single) and in a batch, and the median ratio of each to torch's; or, in "cannot", what the way
+    lacks.
     """
 
     KIND = "everywhere"
