@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from standard_helpers import draw
 from torch.utils.data import DataLoader
 
+from vitbook.folders import draw
 from vitcore.data import Batches, DiskSplit, ImageDataset, Source, Split, read_image
 from vitcore.data.standard import MEAN, STD
 from vitcore.training import TrainConfig, evaluate, fit

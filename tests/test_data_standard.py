@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from standard_helpers import SCENES, draw, make_coco, make_imagenet, make_voc, scene
 from torch.utils.data import DataLoader
 
+from vitbook.folders import SCENES, draw, make_coco, make_imagenet, make_voc, scene
 from vitcore.__main__ import main
 from vitcore.data import Batches, from_torchvision, load_standard
 from vitcore.data._torchvision import import_torchvision
