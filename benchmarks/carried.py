@@ -81,7 +81,7 @@ def halves(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
             keep = (split.labels >= low) & (split.labels < high)
             return Split(split.images[keep], split.labels[keep] - low)
 
-        parts = {name: part(getattr(dataset, name)) for name in ("train", "val", "test")}
+        parts: dict[str, Any] = {n: part(getattr(dataset, n)) for n in ("train", "val", "test")}
         origin = f"{dataset.source.origin}; classes {low} to {high - 1}"
         source = dataclasses.replace(dataset.source, origin=origin)
         return dataclasses.replace(dataset, classes=dataset.classes[low:high], source=source,
