@@ -16,9 +16,16 @@ from vitcore.records import Record
 ROOT = Path(__file__).resolve().parent.parent
 
 
+# Kinds whose pages say "not yet run"; a record that is committed ends that.
+NOT_YET_RUN = {"transfer"}
+
+
 @pytest.mark.parametrize("study", studies.STUDIES, ids=lambda study: study.__name__)
 def test_every_kind_has_a_committed_record_that_no_other_kind_reads(study: type[Record]) -> None:
     found = [name for name in list_runs() if load_record(name).get("kind") == study.KIND]
+    if study.KIND in NOT_YET_RUN:
+        assert not found, f"there is one: take {study.KIND} out of NOT_YET_RUN"
+        return
     assert found, f"commit a record of the kind {study.KIND}"
     path = ROOT / "runs" / found[0] / "record.json"
     assert study.read(path).to_dict() == json.loads(path.read_text(encoding="utf-8"))

@@ -65,8 +65,12 @@ def test_a_new_head_is_trained_and_saved(tmp_path: Path) -> None:
 def test_a_paired_head_becomes_a_plain_one(tmp_path: Path) -> None:
     model = PairedViT(small_vit().config, "mean")
     assert extract_features(model, small_images()).shape == (2, 48)
-    reset_head(model, 3)
     stats: Any = {"mean": [0.0] * 3, "std": [1.0] * 3}
+    names = [str(k) for k in range(model.config.num_classes)]
+    with pytest.raises(ValueError, match=r"reads 48 numbers, not the 24 of a ViT's; call reset_"):
+        save_weights(tmp_path / "w.safetensors", model, classes=names, **stats)
+    assert not list(tmp_path.iterdir())
+    reset_head(model, 3)
     save_weights(tmp_path / "w.safetensors", model, classes=["a", "b", "c"], **stats)
     again = load_weights(tmp_path / "w.safetensors").model
     assert type(again) is ViT

@@ -22,6 +22,7 @@ __all__ = [
     "ParityRecord",
     "SpeedRecord",
     "StudyRecord",
+    "TransferRecord",
     "VariantsRecord",
     "compare_rounds",
     "judge_maps",
@@ -353,6 +354,52 @@ class EverywhereRecord(StudyRecord):
                         raise ValueError(f"{kind}_ratio of {where} is not what its times give.")
 
 
+@dataclass
+class TransferRecord(StudyRecord):
+    """A few images of new classes, from several starts: benchmarks/transfer.py.
+
+    plan: what was decided beforehand, with the recipe of pretraining. shots: images of each new
+    class; classes and test_images: how many are told apart, on how many images. starts: by name,
+    with a label, the seeds done and, in their order, tflop (the arithmetic of pretraining, in 10^12
+    operations), cpu_seconds, and of scores the accuracy on the new classes' test images by method
+    ("fine-tuned", "probe", "nearest"); for a start that knows the first classes, base_accuracy on
+    theirs. complete: every start has every seed.
+    """
+
+    KIND = "transfer"
+
+    dataset: str
+    source: str
+    split: str
+    precision: str
+    seeds: list[int]
+    plan: dict[str, Any]
+    shots: int
+    classes: int
+    test_images: int
+    complete: bool
+    starts: dict[str, dict[str, Any]]
+
+    def _check(self, name: str) -> None:
+        super()._check(name)
+        for start, rows in self.starts.items():
+            where = f"{start} in {name}"
+            for key in ("label", "seeds", "tflop", "cpu_seconds", "scores"):
+                if key not in rows:
+                    raise ValueError(f"{where} lacks {key}.")
+            if rows["seeds"] != self.seeds[: len(rows["seeds"])]:
+                raise ValueError(f"{where} has seeds that were not declared: {rows['seeds']}.")
+            if self.complete and rows["seeds"] != self.seeds:
+                raise ValueError(f"{where} lacks seeds, and the record says it is complete.")
+            shares = {**rows["scores"], "base_accuracy": rows.get("base_accuracy", [])}
+            lists = {key: rows[key] for key in ("tflop", "cpu_seconds")} | rows["scores"]
+            for key, values in lists.items():
+                if len(values) != len(rows["seeds"]):
+                    raise ValueError(f"{key} of {where} needs one number for each of its seeds.")
+            if not all(0 <= v <= 1 for values in shares.values() for v in values):
+                raise ValueError(f"the accuracies of {where} must lie between 0 and 1.")
+
+
 STUDIES: tuple[type[Record], ...] = (
     AblationRecord,
     SpeedRecord,
@@ -361,5 +408,6 @@ STUDIES: tuple[type[Record], ...] = (
     ParityRecord,
     VariantsRecord,
     EverywhereRecord,
+    TransferRecord,
 )
 """Every kind of record that is no training run's."""

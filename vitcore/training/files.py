@@ -157,6 +157,9 @@ def save_weights(
     if not hasattr(config, "to_dict"):
         given = f"the model is a {type(inner).__name__}, which no .config can rebuild"
         raise TypeError(f"{given}; give a ViT, and use safetensors.torch.save_model for others.")
+    if (reads := getattr(getattr(inner, "head", None), "in_features", config.dim)) != config.dim:
+        given = f"the head reads {reads} numbers, not the {config.dim} of a ViT's"
+        raise ValueError(f"{given}; call reset_head first, or keep the source's own file.")
     means, stds = _check_use(config, classes, mean, std)
     _check_finite(inner.state_dict(), "the model")
     values = {"classes": list(classes), "mean": means, "std": stds, "extra": dict(extra or {})}
