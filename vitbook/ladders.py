@@ -131,7 +131,7 @@ def _taken_apart() -> tuple[Recipe, ...]:
     one part of it out at a time."""
     best = RECIPES["cifar100-cpu"]
     whole = dataclasses.replace(
-        best.with_train(epochs=20),
+        best.with_train(epochs=12),
         name="cifar100-apart-whole",
         model=dataclasses.replace(best.model, dim=64, depth=4),
         images=_FIFTH,
