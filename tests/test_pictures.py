@@ -26,7 +26,7 @@ from PIL import Image
 
 from vitbook import pictures
 from vitbook.pictures import motif
-from vitbook.pictures.look import DPI, tint
+from vitbook.pictures.look import DPI, ON_DARK, tint
 from vitbook.pictures.output import Picture
 
 
@@ -425,6 +425,13 @@ def test_confusion_colours_mistakes_and_not_the_diagonal() -> None:
     shades = drawing(fig).images[0].get_array()
     np.testing.assert_allclose(shades, [[0, 2], [0, 0]])
     assert {"900", "4", "800"} <= set(words(fig))
+
+
+def test_counts_of_a_confusion_can_be_read_in_both_themes() -> None:
+    """The diagonal is a grey that turns dark on the dark page; the map is an image and stays."""
+    fig = pictures.plot_confusion([[900, 4], [0, 800]], ["a", "b"])
+    colours = {text.get_text(): text.get_color() for text in drawing(fig).texts}
+    assert colours == {"900": "black", "4": ON_DARK, "800": "black"}
 
 
 def test_fitted_power_is_found() -> None:

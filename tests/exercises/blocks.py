@@ -67,6 +67,12 @@ class TorchNorm(Norm):
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, 1e-6)
 
 
+class Silent(Norm):
+    def __init__(self, dim):
+        super().__init__(dim)
+        self.weight = nn.Parameter(torch.zeros(dim))
+
+
 class Untrained(Norm):
     def __init__(self, dim):
         super().__init__(dim)
@@ -325,6 +331,7 @@ EXERCISES = [
         },
         wrong=[
             (whole(norm=Untrained), "plain tensor is never trained"),
+            (whole(norm=Silent), "norm1 does not start as a plain norm"),
             (
                 type("Theirs", (Whole,), {"__init__": with_torchs_attention}),
                 "raised TypeError: MultiheadAttention",

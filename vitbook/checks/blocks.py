@@ -394,11 +394,17 @@ def check_block_and_parts(block: Any) -> None:
             if isinstance(getattr(part, name), nn.LayerNorm):
                 raise CheckFailed(f"{name} is torch's nn.LayerNorm: {own}")
             need(getattr(part, name), "weight", "bias")
-            for kind in ("weight", "bias"):
-                if not isinstance(getattr(getattr(part, name), kind), nn.Parameter):
+            for kind, start in (("weight", 1), ("bias", 0)):
+                parameter = getattr(getattr(part, name), kind)
+                if not isinstance(parameter, nn.Parameter):
                     raise CheckFailed(
                         f"{name} has no parameter .{kind}: a plain tensor is never trained, "
                         "wrap it in nn.Parameter"
+                    )
+                if isinstance(block, type) and (parameter != start).any():
+                    raise CheckFailed(
+                        f"{name} does not start as a plain norm: "
+                        "its weight starts at ones, its bias at zeros"
                     )
         if isinstance(part.mlp, Mlp):
             raise CheckFailed(f"the MLP is vitcore's: {own}")

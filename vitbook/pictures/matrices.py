@@ -183,14 +183,15 @@ def plot_confusion(
         for i in range(size):
             for j in range(size):
                 if counts[i, j]:
-                    dark = i != j and wrong[i, j] > 0.42 * top
+                    on_colour = ON_DARK if wrong[i, j] > 0.42 * top else ON_LIGHT
                     ax.text(
                         j,
                         i,
                         f"{counts[i, j]:g}",
                         ha="center",
                         va="center",
-                        color=ON_DARK if dark else ON_LIGHT,
+                        # The grey of the diagonal follows the theme, the map does not.
+                        color="black" if i == j else on_colour,
                     )
     ticks = list(range(0, size, 1 if size <= 12 else math.ceil(size / 10)))
     ax.set_xticks(ticks, [names[i] for i in ticks])
