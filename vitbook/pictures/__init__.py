@@ -40,11 +40,8 @@ from .matrices import plot_confusion, plot_heatmap
 from .model_diagrams import HIGHLIGHTS, block_diagram, model_diagram
 from .output import show, to_html, to_png, to_svg
 from .pages import (
-    LETTERS,
     comparison_diagram,
-    front_picture,
     notation_picture,
-    notation_pictures,
     page_pictures,
     write_pictures,
 )
@@ -62,7 +59,6 @@ __all__ = [
     "DIVERGING",
     "FONT_SIZE",
     "HIGHLIGHTS",
-    "LETTERS",
     "MAX_WIDTH",
     "PALETTE",
     "ROLES",
@@ -76,12 +72,10 @@ __all__ = [
     "comparison_diagram",
     "embedding_diagram",
     "frames_html",
-    "front_picture",
     "heads_diagram",
     "model_diagram",
     "motif",
     "notation_picture",
-    "notation_pictures",
     "page_pictures",
     "patch_cut_diagram",
     "plot_attention_arrows",

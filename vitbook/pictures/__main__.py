@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Write the pictures of the book's pages as PNG files: python -m vitbook.pictures OUTDIR."""
+"""Write the pictures of the book's pages as SVG files: python -m vitbook.pictures OUTDIR."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m vitbook.pictures", description="Draw the pictures of the book's pages."
     )
-    parser.add_argument("outdir", help="the folder to write the PNG files to")
+    parser.add_argument("outdir", help="the folder to write the SVG files to")
     for path in write_pictures(parser.parse_args(arguments).outdir):
         print(path)
 

@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,8 +13,8 @@ from matplotlib.figure import Figure
 from .canvas import INK, Canvas
 from .example import example_pixels
 from .look import ROLES, WIDTH, style
-from .model_diagrams import block_diagram, model_diagram
-from .output import to_png
+from .model_diagrams import model_diagram
+from .output import to_svg
 
 
 @style()
@@ -81,20 +79,20 @@ def comparison_diagram(*, title: str | None = None) -> Figure:
     return canvas.figure
 
 
-LETTERS = ("B", "C", "H", "W", "P", "N", "D", "h", "d")
-MEANINGS: dict[str, str] = {
-    "B": "images in a batch",
+LETTER_NAMES: dict[str, str] = {
+    "B": "batch",
     "C": "channels",
-    "H": "height in pixels",
-    "W": "width in pixels",
-    "P": "side of a patch",
+    "H": "height",
+    "W": "width",
+    "P": "patch",
     "N": "tokens",
-    "D": "width of a token",
+    "D": "dim",
     "h": "heads",
-    "d": "width of a head, D/h",
+    "d": "head-dim",
     "L": "blocks",
     "K": "classes",
 }
+"""The letters of the book's shapes, and names that differ on disks that know no capitals."""
 # The size of a letter's picture, in inches.
 PICTURE = (2.2, 1.3)
 
@@ -173,151 +171,35 @@ def _draw_letter(canvas: Canvas, letter: str, x: float, y: float) -> None:
 
 @style()
 def notation_picture(letter: str, *, title: str | None = None) -> Figure:
-    """The small picture of one letter of the book's shapes: B C H W P N D h d, and L and K."""
-    if letter not in MEANINGS:
-        raise ValueError(f"letter is {letter!r}, but must be one of {' '.join(MEANINGS)}.")
+    """The small picture of one letter of the book's shapes: those of ``LETTER_NAMES``."""
+    if letter not in LETTER_NAMES:
+        known = " ".join(LETTER_NAMES)
+        raise ValueError(f"letter is {letter!r}, but must be one of {known}.")
     canvas = Canvas(*PICTURE, title)
     _draw_letter(canvas, letter, 0, 0)
     return canvas.figure
 
 
-@style()
-def notation_pictures(*, title: str | None = None) -> Figure:
-    """All letters of the book's shapes, each with its picture and its meaning."""
-    width, high = PICTURE
-    pitch = high + 0.5
-    canvas = Canvas(WIDTH, pitch * math.ceil(len(MEANINGS) / 2), title)
-    for i, (letter, meaning) in enumerate(MEANINGS.items()):
-        row, col = divmod(i, 2)
-        x = col * WIDTH / 2 + (WIDTH / 2 - width) / 2
-        _draw_letter(canvas, letter, x, row * pitch + 0.04)
-        canvas.label(x + width / 2, row * pitch + high + 0.17, f"{letter}: {meaning}")
-    return canvas.figure
-
-
-@style()
-def front_picture(image: Any = None, *, title: str | None = None) -> Figure:
-    """The book's front picture: an image, its patches, tokens, blocks, and what the model says.
-
-    Args:
-        image: (C, H, W), uint8 or float in [0, 1], C 1 or 3; None takes the drawn ``motif``.
-    """
-    pixels = example_pixels(image)
-    canvas = Canvas(WIDTH, 4.22, title)
-    size = 1.85
-    canvas.image(0.12, 0.1, size, size, pixels)
-    canvas.arrow((2.1, 0.1 + size / 2), (2.58, 0.1 + size / 2), width=2.2)
-    canvas.cut_image(2.7, 0.06, size + 0.1, pixels, 4, gap=0.08)
-    turn = 2.2
-    canvas.arrow(
-        (2.7 + size / 2, 2.06), (2.7 + size / 2, turn), (0.83, turn), (0.83, 2.5), width=2.2
-    )
-    canvas.tokens(0.12, 2.58, 6, size=(0.18, 1.1), gap=0.06, class_token=True, parts=6)
-    canvas.arrow((1.88, 3.13), (2.1, 3.13), width=2.2)
-    for i in range(3):
-        shift = 0.09 * (2 - i)
-        canvas.box(2.2 + shift, 2.58 - shift + 0.14, 1.02, 1.0, "", "attention")
-    canvas.box(2.32, 2.84, 0.78, 0.34, "", "attention")
-    canvas.box(2.32, 3.28, 0.78, 0.34, "", "mlp")
-    canvas.arrow((3.44, 3.13), (3.66, 3.13), width=2.2)
-    for i, value in enumerate((0.14, 0.3, 1.0, 0.2)):
-        canvas.cell(
-            3.76 + i * 0.24,
-            3.68 - 1.0 * value,
-            0.18,
-            value,
-            "head",
-            strength=1.0 if value > 0.5 else 0.45,
-        )
-    canvas.line((3.72, 3.7), (4.7, 3.7))
-    for x, text in ((0.9, "tokens"), (2.76, "blocks"), (4.21, "class")):
-        canvas.label(x, 3.92, text)
-    canvas.resize(4.08)
-    return canvas.figure
-
-
-class PagePicture(NamedTuple):
-    """A picture that a page of the book shows from a file, and its alternative text."""
-
-    draw: Callable[[], Figure]
-    alt: str
-
-
-LETTER_NAMES: dict[str, str] = {
-    "B": "batch",
-    "C": "channels",
-    "H": "height",
-    "W": "width",
-    "P": "patch",
-    "N": "tokens",
-    "D": "dim",
-    "h": "heads",
-    "d": "head-dim",
-    "L": "blocks",
-    "K": "classes",
-}
-LETTER_ALTS: dict[str, str] = {
-    "B": "Three images in a stack.",
-    "C": "The red, green and blue planes of one image.",
-    "H": "An image with an arrow along its height.",
-    "W": "An image with an arrow along its width.",
-    "P": "An image cut into patches; an arrow spans the side of one.",
-    "N": "A row of tokens under one brace.",
-    "D": "One token, a column of numbers, spanned by a brace.",
-    "h": "The numbers that a map makes of a token, split into equal parts.",
-    "d": "The numbers that a map makes of a token, split into equal parts, one spanned by a brace.",
-    "L": "Blocks above one another, spanned by a brace.",
-    "K": "A row of bars, one for each class, one of them the tallest.",
-}
-
-
-def page_pictures() -> dict[str, PagePicture]:
-    """File name (without its ending) -> picture and alternative text, for all pages of the book."""
-    pictures = {
-        "front": PagePicture(
-            front_picture,
-            "A picture of a house is cut into sixteen patches; the patches become a row of tokens, "
-            "the tokens pass through blocks, and bars show the class that the model chooses.",
-        ),
-        "model": PagePicture(
-            model_diagram,
-            "The Vision Transformer from top to bottom: an image is cut into patches, projected, "
-            "given a class token and positions, passed through L blocks of attention and MLP, "
-            "normalised, and the class token gives one score for each class.",
-        ),
-        "block": PagePicture(
-            block_diagram,
-            "One block: a straight residual stream, from which two branches leave and to which "
-            "they are added back, norm and attention first, norm and MLP second.",
-        ),
-        "comparison": PagePicture(
-            comparison_diagram,
-            "What one output sees: a feed-forward layer the whole image with fixed weights, a "
-            "convolution its neighbours with fixed weights, attention the whole image with weights "
-            "that come from its content.",
-        ),
-        "notation": PagePicture(
-            notation_pictures, "Each letter of the book's shapes beside a small picture of it."
-        ),
+def page_pictures() -> dict[str, Callable[[], Figure]]:
+    """File name (without its ending) -> what draws it, for all pages of the book."""
+    letters = {
+        f"notation-{name}": partial(notation_picture, letter)
+        for letter, name in LETTER_NAMES.items()
     }
-    for letter, name in LETTER_NAMES.items():
-        pictures[f"notation-{name}"] = PagePicture(
-            partial(notation_picture, letter), LETTER_ALTS[letter]
-        )
-    return pictures
+    return {"model": model_diagram, "comparison": comparison_diagram, **letters}
 
 
 def write_pictures(folder: str | Path) -> list[Path]:
-    """Write every picture that a page of the book shows as a PNG file; returns their paths.
+    """Write every picture that a page of the book shows as an SVG file; returns their paths.
 
-    The pictures are drawn without any data, and the same versions of matplotlib and Pillow give
-    the same bytes.
+    The pictures are drawn without any data, and the same version of matplotlib gives the same
+    bytes. The site adds each in the colours of the dark theme.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     written = []
-    for name, picture in page_pictures().items():
-        path = target / f"{name}.png"
-        path.write_bytes(to_png(picture.draw()))
+    for name, draw in page_pictures().items():
+        path = target / f"{name}.svg"
+        path.write_text(to_svg(draw()) + "\n", encoding="utf-8")
         written.append(path)
     return written
