@@ -42,8 +42,8 @@ def test_the_answer_is_short_and_shown(text: Any, code: Any) -> None:
 def test_the_answer_is_held(text: Any, code: Any) -> None:
     """The chapter is there, and the test is in the file to which the link leads."""
     where = text.source.split("\n\n")[-1]
-    number, chapter = re.findall(r"\[Chapter (\d)\]\((\w+\.ipynb)\)", where)[0]
-    assert chapter.startswith(f"0{number}_")
+    number, chapter = re.findall(r"\[Chapter (\d+)\]\((\w+\.ipynb)\)", where)[0]
+    assert chapter.startswith(f"{int(number):02}_")
     assert (notebooks.FOLDER / chapter).exists()
     ((name, path),) = re.findall(
         rf"\[`(test_\w+)`\]\({re.escape(read_repository())}/blob/main/(tests/\w+\.py)\)", where

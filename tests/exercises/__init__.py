@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""The table of exercises: every one of chapters 1 to 8 with right and wrong answers to it."""
+"""The table of exercises: every one of the chapters with right and wrong answers to it."""
 
 # mypy: ignore-errors
 from __future__ import annotations
 
-from exercises import attention, blocks, cifar100, embeddings, looking, mnist, patches, vit
+from exercises import attention, beyond, blocks, cifar100, embeddings, looking, mnist, patches, vit
 
 TABLE = {
     exercise.number: exercise
-    for chapter in (patches, embeddings, attention, blocks, vit, mnist, cifar100, looking)
+    for chapter in (patches, embeddings, attention, blocks, vit, mnist, cifar100, looking, beyond)
     for exercise in chapter.EXERCISES
 }

@@ -14,6 +14,13 @@ from .attention import (
     check_multi_head,
     check_softmax_rows,
 )
+from .beyond import (
+    check_average_gradients,
+    check_average_precision,
+    check_image_labels,
+    check_mean_iou,
+    check_rank_share,
+)
 from .blocks import (
     check_block,
     check_block_and_parts,
@@ -104,6 +111,8 @@ __all__ = [
     "check_attention_distance",
     "check_attention_rows",
     "check_average",
+    "check_average_gradients",
+    "check_average_precision",
     "check_average_shares",
     "check_block",
     "check_block_and_parts",
@@ -123,6 +132,7 @@ __all__ = [
     "check_group_accuracy",
     "check_head_shares",
     "check_identity_at_zero",
+    "check_image_labels",
     "check_independent_of_batch",
     "check_initial_loss",
     "check_layer_norm",
@@ -130,6 +140,7 @@ __all__ = [
     "check_logit_lens",
     "check_mask_patches",
     "check_masked_attention",
+    "check_mean_iou",
     "check_mean_pool",
     "check_mended_attention",
     "check_mixup",
@@ -150,6 +161,7 @@ __all__ = [
     "check_polar",
     "check_positions_used",
     "check_pre_norm",
+    "check_rank_share",
     "check_readout",
     "check_relevance",
     "check_resize_positions",
