@@ -58,11 +58,12 @@ NEIGHBOURS = 5
 RECIPE = Recipe(
     name="transfer",
     dataset="cifar100",
-    # Patches of 4 pixels: a masked autoencoder needs many to hide. No class token: what the head
-    # reads is the mean of the patches, whichever way the model was trained.
+    # Patches of 4 pixels: a masked autoencoder needs many to hide, and begins sooner with sines
+    # than with positions that it must learn. No class token: what the head reads is the mean of
+    # the patches, whichever way the model was trained.
     model=ViTConfig(
         image_size=32, patch_size=4, in_channels=3, num_classes=50, dim=64, depth=4, heads=4,
-        class_token=False, pool="mean", init_std=0.08,
+        class_token=False, pool="mean", positions="sincos", init_std=0.08,
     ),
     train=TrainConfig(epochs=7, batch_size=64, lr=2e-3),
     augment="cifar",

@@ -14,7 +14,7 @@ from exercises import TABLE
 from vitbook.checks import CheckFailed
 
 CHAPTERS = ("patches", "embeddings", "attention", "blocks", "vit", "counts", "mnist", "cifar100",
-            "optimisers", "beyond")  # fmt: skip
+            "optimisers", "pretrained", "beyond")  # fmt: skip
 
 
 def wrong_answers():

@@ -45,9 +45,8 @@ def reconstruction_error(guess: Tensor, patches: Tensor, hidden: Tensor) -> Tens
 
     Each patch is brought to mean 0 and deviation 1 first. Source: He et al. (2022), section 3.
     """
-    mean = patches.mean(dim=-1, keepdim=True)
-    deviation = patches.std(dim=-1, unbiased=False, keepdim=True)
-    error = (guess - (patches - mean) / (deviation + 1e-3)).square().mean(dim=-1)  # (B, N)
+    target = F.layer_norm(patches, patches.shape[-1:], eps=1e-6)
+    error = (guess - target).square().mean(dim=-1)  # (B, N)
     return (error * hidden).sum(dim=1) / hidden.sum(dim=1)
 
 

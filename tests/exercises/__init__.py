@@ -4,10 +4,23 @@
 # mypy: ignore-errors
 from __future__ import annotations
 
-from exercises import attention, beyond, blocks, cifar100, embeddings, looking, mnist, patches, vit
+from exercises import (
+    attention,
+    beyond,
+    blocks,
+    cifar100,
+    embeddings,
+    looking,
+    mnist,
+    patches,
+    pretrained,
+    vit,
+)
 
-TABLE = {
-    exercise.number: exercise
-    for chapter in (patches, embeddings, attention, blocks, vit, mnist, cifar100, looking, beyond)
-    for exercise in chapter.EXERCISES
-}
+CHAPTERS = (
+    *(patches, embeddings, attention, blocks, vit),
+    *(mnist, cifar100),
+    looking,
+    *(pretrained, beyond),
+)
+TABLE = {exercise.number: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}
