@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from exercises import (
     attention,
+    better_patches,
     beyond,
     blocks,
     cifar100,
@@ -20,7 +21,7 @@ from exercises import (
 CHAPTERS = (
     *(patches, embeddings, attention, blocks, vit),
     *(mnist, cifar100),
-    looking,
+    *(looking, better_patches),
     *(pretrained, beyond),
 )
 TABLE = {exercise.number: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}

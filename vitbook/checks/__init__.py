@@ -14,6 +14,13 @@ from .attention import (
     check_multi_head,
     check_softmax_rows,
 )
+from .better_patches import (
+    check_merge_tokens,
+    check_patch_features,
+    check_receptive_field,
+    check_resize_kernel,
+    check_shifted_images,
+)
 from .beyond import (
     check_average_gradients,
     check_average_precision,
@@ -154,6 +161,7 @@ __all__ = [
     "check_mean_iou",
     "check_mean_pool",
     "check_mended_attention",
+    "check_merge_tokens",
     "check_mixup",
     "check_mlp",
     "check_multi_head",
@@ -165,6 +173,7 @@ __all__ = [
     "check_param_groups",
     "check_parameter_count",
     "check_patch_embed",
+    "check_patch_features",
     "check_patchify",
     "check_patchify_test",
     "check_permutation_equivariance",
@@ -174,8 +183,10 @@ __all__ = [
     "check_pre_norm",
     "check_rank_share",
     "check_readout",
+    "check_receptive_field",
     "check_reconstruction",
     "check_relevance",
+    "check_resize_kernel",
     "check_resize_positions",
     "check_rollout",
     "check_round_trip",
@@ -183,6 +194,7 @@ __all__ = [
     "check_schedule",
     "check_shapes",
     "check_shift_matrix",
+    "check_shifted_images",
     "check_sincos_1d",
     "check_sincos_2d",
     "check_softmax_rows",
