@@ -604,6 +604,13 @@ def test_two_papers_of_one_name_and_year_are_told_apart(site: Path) -> None:
     assert seen >= 1
 
 
+def test_one_model_everywhere_is_a_table(site: Path) -> None:
+    text = (site / "book" / "elsewhere.html").read_text("utf-8")
+    (table,) = re.findall(r"<table.*?</table>", text, re.DOTALL)
+    for way in ("torch, timm", "torch.export", "ONNX Runtime, int8", "JavaScript, float16 file"):
+        assert table.count(f"<p>{way}</p>") == 2  # MNIST's model and CIFAR-100's
+
+
 def test_api_pages_begin_with_the_model_and_show_its_source(site: Path) -> None:
     text = (site / "book" / "api" / "core.html").read_text("utf-8")
     order = ["patches", "embeddings", "attention", "blocks", "vit", "stems"]
