@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a pretrained model is turned to: another head, a frozen backbone, or its features alone."""
+"""What a pretrained model is turned to: another head, a frozen backbone, features (chapter 11)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Pretrained weights of timm, torchvision, Hugging Face, DeiT and DINOv2, put into a ViT."""
+"""Weights of timm, torchvision, Hugging Face, DeiT and DINOv2, put into a ViT (chapter 11)."""
 
 from __future__ import annotations
 
