@@ -37,13 +37,14 @@ from vitcore.recipes import RECIPES, Recipe
 from vitcore.records import RECORD, RunRecord, commit, hardware, now, versions
 from vitcore.runs import WEIGHTS, training_pflop
 from vitcore.training import (
+    TrainConfig,
     evaluate,
     load_weights,
     resolve_device,
     resolve_precision,
     set_seed,
 )
-from vitcore.vit import ViT
+from vitcore.vit import ViT, ViTConfig
 
 SIZES = (24, 32, 40, 48, 64)
 """Sides in pixels at which a model is read that was trained at 32."""
@@ -54,11 +55,17 @@ ROUNDS, STEPS = 5, 4
 
 
 def digest(recipe: Recipe) -> str:
-    """A checksum of what decides a run; seed, precision and note are the run's own."""
+    """A checksum of what decides a run; seed, precision and note are the run's own. What is as by
+    default is left out, so that a field more in a later version changes nothing."""
     values = recipe.to_dict()
     values.pop("note")
-    for own in ("seed", "precision"):
-        values["train"].pop(own)
+    for part, usual in (("model", ViTConfig()), ("train", TrainConfig(epochs=1))):
+        default = {
+            **usual.to_dict(),
+            "seed": recipe.train.seed,
+            "precision": recipe.train.precision,
+        }
+        values[part] = {k: v for k, v in values[part].items() if v != default.get(k)}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

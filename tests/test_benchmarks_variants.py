@@ -19,6 +19,7 @@ from vitcore.data import ImageDataset
 from vitcore.recipes import RECIPES
 from vitcore.records import RECORD, RunRecord
 from vitcore.runs import train_recipe
+from vitcore.vit import ViTConfig
 
 NAMES = ("base", "temperature", "rotary")
 
@@ -120,6 +121,19 @@ def test_the_digest_leaves_out_what_is_the_runs_own() -> None:
     same = replace(recipe.with_train(seed=2, precision="bf16"), note="another")
     assert variants.digest(same) == variants.digest(recipe)
     assert variants.digest(recipe.with_train(lr=1e-3)) != variants.digest(recipe)
+    deeper = replace(recipe, model=replace(recipe.model, depth=5))
+    assert variants.digest(deeper) != variants.digest(recipe)
+
+
+def test_the_digest_outlives_a_new_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = RECIPES["cifar100-variants-base"]
+    before = variants.digest(recipe)
+    plain = ViTConfig.to_dict
+    monkeypatch.setattr(ViTConfig, "to_dict", lambda config: {**plain(config), "new": 1})
+    inside = recipe.to_dict()
+    inside["model"]["new"] = 1
+    monkeypatch.setattr(type(recipe), "to_dict", lambda recipe: json.loads(json.dumps(inside)))
+    assert variants.digest(recipe) == before
 
 
 def test_what_costs_twice_is_half_as_fast(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +244,7 @@ def test_tables_without_a_record_give_the_command(monkeypatch: pytest.MonkeyPatc
     assert book.variants_record() is None
     for table in (book.variants_table, book.sizes_table):
         assert table().startswith("not yet run: python -m benchmarks.ladder --plan variants,")
+        assert table(plan="variants-gpu").endswith("benchmarks.variants --plan variants-gpu")
 
 
 def test_every_variant_has_a_label() -> None:

@@ -163,17 +163,19 @@ GPU_VARIANTS = _variants(
 
 # --- what they gave -------------------------------------------------------------------------------
 
-_ALL_RUNS = "python -m benchmarks.ladder --plan {plan}, then python -m benchmarks.variants"
-
 
 def variants_record(plan: str = "variants") -> dict[str, Any] | None:
     """The record of a plan of variants, or None where there is none; see `VariantsRecord`."""
     return find_record(plan)
 
 
+def _commands(plan: str) -> str:
+    collect = "python -m benchmarks.variants" + (f" --plan {plan}" if plan != "variants" else "")
+    return f"python -m benchmarks.ladder --plan {plan}, then {collect}"
+
+
 def _missing(plan: str, done: int, of: int) -> str:
-    command = _ALL_RUNS.format(plan=plan) + (" --plan variants-gpu" if "gpu" in plan else "")
-    return f"{done} of {of} runs are recorded; the others: {command}"
+    return f"{done} of {of} runs are recorded; the others: {_commands(plan)}"
 
 
 def _chosen(record: Mapping[str, Any], names: Iterable[str] | None) -> dict[str, dict[str, Any]]:
@@ -197,7 +199,7 @@ def variants_table(
     """
     record = variants_record(plan) if record is None else record
     if record is None:
-        return f"not yet run: {_ALL_RUNS.format(plan=plan)}"
+        return f"not yet run: {_commands(plan)}"
     rows = _chosen(record, names)
     lines = [
         f"{'variant':22}{'parameters':>10}{'MFLOP':>7}{'training':>9}{'use':>6}{'epochs':>7}"
@@ -235,7 +237,7 @@ def sizes_table(
     validation images of each size; see `variants_table`."""
     record = variants_record(plan) if record is None else record
     if record is None:
-        return f"not yet run: {_ALL_RUNS.format(plan=plan)}"
+        return f"not yet run: {_commands(plan)}"
     rows = _chosen(record, names)
     lines = [f"{'pixels':22}" + "".join(f"{size:>8}" for size in record["sizes"])]
     read = 0

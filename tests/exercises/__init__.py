@@ -11,6 +11,7 @@ from exercises import (
     blocks,
     cifar100,
     embeddings,
+    improved,
     looking,
     mnist,
     patches,
@@ -21,7 +22,7 @@ from exercises import (
 CHAPTERS = (
     *(patches, embeddings, attention, blocks, vit),
     *(mnist, cifar100),
-    *(looking, better_patches),
+    *(looking, improved, better_patches),
     *(pretrained, beyond),
 )
 TABLE = {exercise.number: exercise for chapter in CHAPTERS for exercise in chapter.EXERCISES}

@@ -60,6 +60,13 @@ from .embeddings import (
     check_sincos_2d,
 )
 from .frame import TOLERANCE, CheckFailed
+from .improved import (
+    check_angles,
+    check_keep_patches,
+    check_masked_softmax,
+    check_scaled_weights,
+    check_window,
+)
 from .looking import (
     check_attention_distance,
     check_logit_lens,
@@ -121,6 +128,7 @@ __all__ = [
     "check_accuracy",
     "check_add_class_token",
     "check_add_positions",
+    "check_angles",
     "check_attention_cost",
     "check_attention_distance",
     "check_attention_rows",
@@ -152,12 +160,14 @@ __all__ = [
     "check_image_labels",
     "check_independent_of_batch",
     "check_initial_loss",
+    "check_keep_patches",
     "check_layer_norm",
     "check_layer_rates",
     "check_layer_scale",
     "check_logit_lens",
     "check_mask_patches",
     "check_masked_attention",
+    "check_masked_softmax",
     "check_mean_iou",
     "check_mean_pool",
     "check_mended_attention",
@@ -191,6 +201,7 @@ __all__ = [
     "check_rollout",
     "check_round_trip",
     "check_same_logits",
+    "check_scaled_weights",
     "check_schedule",
     "check_shapes",
     "check_shift_matrix",
@@ -201,4 +212,5 @@ __all__ = [
     "check_split",
     "check_token_index",
     "check_unpatchify",
+    "check_window",
 ]
