@@ -7,8 +7,8 @@ A small ViT is trained on half of CIFAR-100's classes in three ways at the same 
 their labels; as a masked autoencoder, without them; and with a third of the arithmetic spent on a
 CNN that then teaches it. Each then meets five images of each of the other classes: fine-tuned as a
 whole, by a linear probe on frozen features, by nearest neighbours. Beside them stand the same
-model from scratch, and nearest neighbours on pixels. The rate of fine-tuning, of two, is chosen on
-validation images, for each start by itself; the test images are looked at once, at the end.
+model from scratch, and nearest neighbours on pixels. The rate of fine-tuning, of three, is chosen
+on validation images, for each start by itself; the test images are looked at once, at the end.
 
 Every part is written to OUT/record.json as soon as it is done, and one that was stopped goes on
 from its last epoch. The CNN needs timm.
@@ -85,7 +85,7 @@ class Plan:
     teacher_share: float = 1 / 3  # of the arithmetic, spent on the teacher
     tune: TrainConfig = TUNE
     layer_decay: float = 0.75  # of what was pretrained
-    rates: tuple[float, ...] = (1e-3, 3e-3)  # of which validation chooses one
+    rates: tuple[float, ...] = (5e-4, 1.5e-3, 4.5e-3)  # of which validation chooses one
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain values."""
