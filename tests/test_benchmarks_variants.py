@@ -96,6 +96,20 @@ def test_a_run_made_anew_replaces_the_old_one(
     assert (run["date"], run["val_accuracy"]) == ("2030-01-01T00:00:00Z", 0.5)
 
 
+def test_times_taken_otherwise_are_taken_anew_and_runs_stay(
+    short: None, small_cifar100: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "runs", small_cifar100, "base", 0)
+    before = collect(tmp_path, small_cifar100)["variants"]
+    machine = {"device": "cpu", "name": "another", "cores": 1, "threads": 1}
+    monkeypatch.setattr(variants, "hardware", lambda device: machine)
+    costs = {**before["rotary"], "parameters": 7}
+    monkeypatch.setattr(variants, "measure", lambda *given: costs)
+    after = collect(tmp_path, small_cifar100)["variants"]
+    assert [row["parameters"] for row in after.values()] == [7, 7, 7]
+    assert after["base"]["runs"] == before["base"]["runs"] != []
+
+
 def test_a_run_of_another_recipe_is_refused(
     short: None, small_cifar100: ImageDataset, tmp_path: Path
 ) -> None:
