@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +122,7 @@ def few_of(split: Split, shots: int, seed: int) -> Split:
 class Start:
     """A model that is to meet the new classes, and what it cost."""
 
-    model: ViT | None  # None: the pixels themselves
+    model: ViT | None  # None is the pixels themselves
     tflop: float = 0.0
     base_accuracy: float | None = None
 
@@ -215,16 +216,11 @@ def start_distilled(work: Work) -> Start:
     return Start(student, cost + tflop, work.judge(student))
 
 
-def start_scratch(work: Work) -> Start:
-    """Take the model as it is drawn."""
-    return Start(ViT(work.recipe.model))
-
-
 STARTS: dict[str, tuple[str, Callable[[Work], Start]]] = {
     "supervised": ("pretrained with labels", start_supervised),
     "autoencoder": ("pretrained as a masked autoencoder", start_autoencoder),
     "distilled": ("pretrained with a CNN as teacher", start_distilled),
-    "scratch": ("from scratch", start_scratch),
+    "scratch": ("from scratch", lambda work: Start(ViT(work.recipe.model))),
     "pixels": ("bare pixels", lambda work: Start(None)),
 }
 """By name: what the page calls it, and what makes it."""
@@ -238,55 +234,49 @@ def right(logits: Tensor, split: Split) -> float:
     return (logits.argmax(dim=1) == split.labels).double().mean().item()
 
 
-def fine_tune(
-    model: ViT, few: Split, new: ImageDataset, plan: Plan, config: TrainConfig
-) -> tuple[float, float]:
-    """Train all of the model on a few images; give validation and test accuracy."""
+def answer(model: ViT, split: Split, new: ImageDataset, precision: str) -> float:
+    """The accuracy of a model on a part of the new classes."""
+    return right(predict(model, new.normalise(split.images), precision=precision), split)
+
+
+def fine_tune(model: ViT, few: Split, new: ImageDataset, config: TrainConfig) -> ViT:
+    """Train a copy of all of the model on a few images."""
     model = copy.deepcopy(model)
     reset_head(model, new.num_classes)
     if isinstance(model, DistilledViT):
         model.__class__ = ViT  # type: ignore[assignment]  # the second head knows other classes
         del model.head_dist
-    stats: dict[str, Any] = {"mean": new.mean, "std": new.std}
-    augment = build_augment("cifar", flip=True, padding=4)
-    batches = Batches(
-        few, config.batch_size, shuffle=True, seed=config.seed, augment=augment, **stats
-    )
+    how: dict[str, Any] = {"mean": new.mean, "std": new.std, "seed": config.seed}
+    how["augment"] = build_augment("cifar", flip=True, padding=4)
+    batches = Batches(few, config.batch_size, shuffle=True, **how)
     fit(model, batches, None, config, device=DEVICE, progress=False)
-    val, test = (
-        predict(model, Batches(part, 250, **stats), precision=config.precision)
-        for part in (new.val, new.test)
-    )
-    return right(val, new.val), right(test, new.test)
+    return model
 
 
 def score(start: Start, new: ImageDataset, plan: Plan, seed: int, precision: str) -> dict[str, Any]:
     """The test accuracy of a start on the new classes, by method, and the rate chosen."""
     few = few_of(new.train, plan.shots, seed)
+    vote = partial(nearest_neighbours, k=NEIGHBOURS)
     images = [new.normalise(part.images) for part in (few, new.test)]
     if start.model is None:
         known, asked = (part.flatten(1) for part in images)
-        return {"nearest": right(neighbours(known, few.labels, asked), new.test)}
+        return {"nearest": right(vote(known, few.labels, asked), new.test)}
     decay = plan.layer_decay if start.tflop else 1.0
     tries = {}
     for lr in plan.rates:
         changes: dict[str, Any] = {"lr": lr, "layer_decay": decay}
         changes |= {"seed": seed, "precision": precision}
         set_seed(seed)
-        tries[lr] = fine_tune(start.model, few, new, plan, replace(plan.tune, **changes))
+        tuned = fine_tune(start.model, few, new, replace(plan.tune, **changes))
+        tries[lr] = answer(tuned, new.val, new, precision), tuned
     best = max(tries, key=lambda lr: tries[lr][0])
     known, asked = (extract_features(start.model, part, precision=precision) for part in images)
     return {
         "rate": best,
-        "fine-tuned": tries[best][1],
+        "fine-tuned": answer(tries[best][1], new.test, new, precision),
         "probe": right(linear_probe(known, few.labels)(asked).detach(), new.test),
-        "nearest": right(neighbours(known, few.labels, asked), new.test),
+        "nearest": right(vote(known, few.labels, asked), new.test),
     }
-
-
-def neighbours(known: Tensor, labels: Tensor, asked: Tensor) -> Tensor:
-    """The classes' shares among the nearest, `vitcore.training.nearest_neighbours`."""
-    return nearest_neighbours(known, labels, asked, k=NEIGHBOURS)
 
 
 # --- the record -------------------------------------------------------------------------------

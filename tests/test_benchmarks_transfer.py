@@ -86,6 +86,27 @@ def test_a_study_stops_and_goes_on(tmp_path: Path) -> None:
         transfer.run(tmp_path, data, replace(plan, shots=3), **options)
 
 
+def test_the_test_images_are_seen_by_the_chosen_model_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    new, plan = transfer.half_of(drawn_data(), 1), small_plan()
+    seen: list[tuple[bool, ViT]] = []
+    real = transfer.answer
+
+    def answer(model: ViT, split: Split, *rest: Any) -> float:
+        seen.append((split is new.test, model))
+        return real(model, split, *rest)
+
+    monkeypatch.setattr(transfer, "answer", answer)
+    start = transfer.Start(ViT(plan.recipe.model))
+    found = transfer.score(start, new, plan, 0, "fp32")
+    assert [test for test, _ in seen] == [False] * len(plan.rates) + [True]
+    chosen = [model for _, model in seen[:-1]].index(seen[-1][1])
+    values = [real(model, new.val, new, "fp32") for _, model in seen[:-1]]
+    assert found["rate"] == plan.rates[chosen]
+    assert values[chosen] == max(values)
+
+
 def test_a_record_of_transfer_is_checked() -> None:
     values = transfer._begin(drawn_data(), small_plan(), (0, 1), "fp32")
     studies.TransferRecord.from_dict(values)
