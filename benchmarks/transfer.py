@@ -418,8 +418,7 @@ def estimate_seconds(parts: Sequence[tuple[int, str]], plan: Plan, images: int =
     }
     tuned = len(plan.rates) * plan.tune.epochs * plan.shots * recipe.model.num_classes
     tune_seconds = tuned * seconds_per_image(vit, plan.tune.batch_size, precision)
-    names = [name for _, name in parts]
-    total = sum(of_start.get(name, 0.0) + tune_seconds * (name != "pixels") for name in names)
+    total = sum(of_start.get(n, 0.0) + tune_seconds * (n != "pixels") for _, n in parts)
     return 1.15 * total  # with data, validation and test
 
 
