@@ -356,7 +356,7 @@ def test_nothing_lies_around(site: Path) -> None:
     names = [path.relative_to(site).as_posix() for path in site.rglob("*") if path.is_file()]
     assert not [name for name in names if name.endswith((".map", ".ttf")) or "fa-solid" in name]
     # Every drawing stands there twice, for both themes; a page asks for one of the two.
-    assert sum((site / name).stat().st_size for name in names) < 27e6
+    assert sum((site / name).stat().st_size for name in names) < 33e6
     told = "".join(path.read_text("utf-8") for path in site.rglob("*.html"))
     figures = [Path(name).name for name in names if "_images/figure-" in name]
     assert not [name for name in figures if name not in told], "pictures of an earlier build"
