@@ -122,6 +122,12 @@ def hide_index(tokens, noise, count):
     return tokens[torch.arange(len(tokens))[:, None], places], places
 
 
+def hide_mask(tokens, noise, count):
+    seen = torch.zeros_like(noise).scatter(1, noise.argsort(1)[:, :count], 1.0) > 0
+    kept = tokens[seen].view(len(tokens), count, -1)
+    return kept, seen.nonzero()[:, 1].view(len(tokens), count)
+
+
 def at(tokens, places):
     return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
 
@@ -229,6 +235,8 @@ EXERCISES = [
             ),
             (lambda w: list(fuse(w).items()), "dict of tensors"),
             (fuse_in_place, "build a new one"),
+            (lambda w: fuse({n: t.zero_() for n, t in w.items()}), "build a new one"),
+            (lambda w: {n: t.numpy() for n, t in fuse(w).items()}, "holds a ndarray"),
             (lambda w: {n: 2 * t for n, t in fuse(w).items()}, "values are not"),
         ],
     ),
@@ -270,6 +278,18 @@ EXERCISES = [
                 "equal steps",
             ),
             (lambda n, d, r: [1.0 for _ in n], "same rate"),
+            (lambda n, d, r: dict(zip(n, rates(n, d, r), strict=True)), "a dict came back"),
+            (
+                rates_by(lambda x, d: d + 1 if x.startswith("patch") else layer_of(x, d)),
+                "patch embedding gets",
+            ),
+            (rates_by(lambda x, d: layer_of(x, d) or d + 1), "tokens and positions get"),
+            (rates_by(lambda x, d: max(layer_of(x, d), 1)), "the rate of block 0"),
+            (rates_by(lambda x, d: d + 1 if "norm" in x else layer_of(x, d)), "inside a block"),
+            (
+                lambda n, d, r: [r ** (d - min(layer_of(x, d), d)) for x in n],
+                "last block has the rate",
+            ),
             (lambda n, d, r: [float(layer_of(x, d) > d) for x in n], "frozen"),
             (lambda n, d, r: [0.5 * s for s in rates(n, d, r)], "values are not"),
         ],
@@ -282,6 +302,8 @@ EXERCISES = [
             "topk": hide_topk,
             "a loop, in the order of the image": hide_loop,
             "NumPy and an index": hide_index,
+            "arrays of NumPy": lambda x, z, n: tuple(t.numpy() for t in hide(x, z, n)),
+            "a mask, in the order of the image": hide_mask,
         },
         wrong=[
             (hide_at(lambda z, n: z.argsort(1)[:, -n:]), "the most noise"),
@@ -304,6 +326,9 @@ EXERCISES = [
                 "set to zero and stay",
             ),
             (lambda x, z, n: (hide(x, z, n)[0], hide(x, z, n)[1].flip(1)), "same order"),
+            (lambda x, z, n: (hide_mask(x, z, n)[0], hide(x, z, n)[1]), "same order"),
+            (lambda x, z, n: hide(x, z, n)[::-1], "exchanged"),
+            (lambda x, z, n: (hide(x, z, n)[0], z[0].argsort()[:n]), "each image its own"),
             (
                 lambda x, z, n: (hide(x[:1].repeat(len(x), 1, 1), z, n)[0], hide(x, z, n)[1]),
                 "from the first image",
@@ -341,6 +366,16 @@ EXERCISES = [
             (error_of(normalised, each=torch.abs), "absolute"),
             (lambda g, p, h: error(g, p, h).sqrt(), "root"),
             (error_of(lambda p: p - p.mean(-1, keepdim=True)), "not divided"),
+            (lambda g, p, h: error_loop(g, p, torch.ones_like(h)), "all patches count"),
+            (lambda g, p, h: error_loop(g, p, h) * h.mean(1), "divides by all"),
+            (
+                error_of(lambda p: (p - p.mean(1, keepdim=True)) / p.std(1, keepdim=True)),
+                "over the",
+            ),
+            (
+                error_of(lambda p: (p - p.mean(-1, keepdim=True)) / p.var(-1, keepdim=True)),
+                "variance",
+            ),
             (lambda g, p, h: error(g, p, h) + 1, "values are not"),
         ],
     ),
@@ -352,6 +387,7 @@ EXERCISES = [
             "by hand": distil_by_hand,
             "one-hot targets": distil_one_hot,
             "all at once": distil_together,
+            "a number": lambda a, b, y, t: distil(a, b, y, t).item(),
         },
         wrong=[
             (lambda a, b, y, t: distil(b, a, y, t), "heads are exchanged"),
@@ -361,6 +397,14 @@ EXERCISES = [
             (lambda a, b, y, t: ce(a, y), "labels alone"),
             (lambda a, b, y, t: ce(b, t.argmax(1)), "teacher alone"),
             (lambda a, b, y, t: halves(ce(a, y), ce(b, t.softmax(1))), "soft"),
+            (
+                lambda a, b, y, t: halves(
+                    ce(a, y), F.kl_div(b.log_softmax(1), t.softmax(1), reduction="batchmean")
+                ),
+                "soft",
+            ),
+            (lambda a, b, y, t: distil(a, b, y, b), "student's own"),
+            (lambda a, b, y, t: len(y) * distil(a, b, y, t), "images are added"),
             (lambda a, b, y, t: distil(a.softmax(1), b.softmax(1), y, t), "give it the logits"),
             (lambda a, b, y, t: distil(halves(a, b), halves(a, b), y, t), "before the loss"),
             (
