@@ -49,6 +49,20 @@ def ap_numpy(scores, labels):
     return (np.cumsum(labels) / np.arange(1, len(labels) + 1))[labels == 1].mean()
 
 
+def precision_before(scores, labels):
+    y = ranked(scores, labels)
+    return precisions(y).roll(1)[y == 1].mean()
+
+
+def recalls(scores, labels):
+    y = ranked(scores, labels)
+    return (y.cumsum(0) / y.sum())[y == 1].mean()
+
+
+def minus_ones_added(scores, labels):
+    return at_hits(labels[scores.argsort(descending=True)]).mean()
+
+
 def ap_recall(scores, labels):
     y = ranked(scores, labels)
     recall = y.cumsum(0) / y.sum()
@@ -105,6 +119,12 @@ def image_labels_any(objects, classes):
         marks = [left_out for name, left_out in objects if name == wanted]
         found.append(0.0 if not marks else -1.0 if all(marks) else 1.0)
     return found
+
+
+def counts_of_counting(objects, classes):
+    seen = {name for name, _ in objects}
+    counts = [sum(n == c and not out for n, out in objects) for c in classes]
+    return [k or -(c in seen) for k, c in zip(counts, classes, strict=True)]
 
 
 def image_labels_twice(objects, classes):
@@ -287,6 +307,8 @@ EXERCISES = [
                 "without an object",
             ),
             (lambda o, c: image_labels(o, sorted(c)), "are sorted"),
+            (counts_of_counting, "that count are counted"),
+            (lambda o, c: [{1: 1, 0: -1, -1: 0}[v] for v in image_labels_any(o, c)], "exchanged"),
             (lambda o, c: [-1 if out else 1 for _, out in o], "each object"),
         ],
     ),
@@ -316,6 +338,13 @@ EXERCISES = [
             (trapezoid, "straight lines"),
             (roc, "ROC"),
             (lambda s, y: at_hits(ranked(s, y)).sum(), "are added"),
+            (lambda s, y: at_hits(ranked(s, y)), "one precision for each"),
+            (recalls, "recall is averaged"),
+            (precision_before, "the place before"),
+            (minus_ones_added, "are added up"),
+            (lambda s, y: at_hits(ranked(s, y)).sum() / y.sum(), "sum of all labels"),
+            (lambda s, y: at_hits(ranked(s, y)).sum() / len(y), "number of images"),
+            (lambda s, y: ((s > 0.5) & (y == 1)).sum() / (y == 1).sum(), "values are not"),
             (lambda s, y: ap(s, y) + 0.01, "values are not"),
         ],
     ),
@@ -327,6 +356,8 @@ EXERCISES = [
             "einsum": average_einsum,
             "every image": average_repeat,
             "a loop": average_loop,
+            "NumPy": lambda g, n: np.average(np.stack([x.numpy() for x in g]), axis=0, weights=n),
+            "a list": lambda g, n: average(g, n).tolist(),
         },
         wrong=[
             (lambda g, n: torch.stack(g).mean(0), "weigh alike"),
@@ -334,6 +365,7 @@ EXERCISES = [
             (lambda g, n: weighed(g, n).sum(0), "weighted gradients are added"),
             (lambda g, n: weighed(g, n).mean(0), "number of ranks"),
             (lambda g, n: average(g, [1 / k for k in n]), "few images weigh most"),
+            (lambda g, n: sum(g) / sum(n), "weigh each first"),
             (lambda g, n: g[0], "first rank"),
             (lambda g, n: g[n.index(max(n))], "largest share"),
             (lambda g, n: sum(a / k for a, k in zip(g, n, strict=True)), "a mean already"),
@@ -355,13 +387,18 @@ EXERCISES = [
             (lambda n, r, w, e: torch.randperm(n)[r::w], "the same call gives another"),
             (lambda n, r, w, e: order(n, e), "every rank has all"),
             (lambda n, r, w, e: order(n, 10 * e + r)[r::w], "seed that all ranks"),
-            (lambda n, r, w, e: order(n, e, shuffle=False)[r::w], "not shuffled"),
+            (lambda n, r, w, e: order(n, e, shuffle=False)[r::w], "to be shuffled"),
             (lambda n, r, w, e: order(n, 0)[r::w], "the same order"),
             (
                 lambda n, r, w, e: torch.arange(n)[r::w][order(len(range(r, n, w)), e)],
-                "same images in every epoch",
+                "make up a share",
             ),
-            (padded, "counts? twice|count twice"),
+            (lambda n, r, w, e: order(n, 0)[(r + e) % w :: w], "make up a share"),
+            (lambda n, r, w, e: order(n, 0).roll(5 * e).tensor_split(w)[r], "follow one another"),
+            (lambda n, r, w, e: order(n, e)[::w], "two ranks have the same"),
+            (lambda n, r, w, e: torch.arange(n) % w == r, "yes or no"),
+            (lambda n, r, w, e: order(n, e)[r::w].sort().values, "rising order"),
+            (padded, "count twice"),
             (lambda n, r, w, e: order(n, e)[r * (n // w) : (r + 1) * (n // w)], "in no share"),
             (
                 lambda n, r, w, e: order(n, e)[r * 10 : None if r == w - 1 else r * 10 + 10],
@@ -384,10 +421,14 @@ EXERCISES = [
             (lambda p, t, k: (p == t).double().mean(), "share of right pixels"),
             (over(union, everywhere), "counts as 0: leave"),
             (
-                lambda p, t, k: (iou_table(p, t, k) * 4 + 1) / 5,
+                lambda p, t, k: (iou_table(p, t, k) * 6 + 1) / 7,
                 "counts as 1",
             ),
             (over(union, lambda said, true: true > 0), "predicted and not there"),
+            (over(union, lambda said, true: said > 0), "never predicted"),
+            (over(union, lambda said, true: (said > 0) & (true > 0)), "without an overlap"),
+            (over(lambda both, said, true: said + true - 2 * both), "lacks the overlap"),
+            (over(lambda both, said, true: true.sum()), "all pixels"),
             (
                 lambda p, t, k: (iou_table(p[:1], t[:1], k) + iou_table(p[1:], t[1:], k)) / 2,
                 "image by image",
