@@ -202,7 +202,7 @@ def check_mean_iou(mean_iou: Callable[[Tensor, Tensor, int], Any]) -> None:
     count = 7
     truth = torch.randint(3, (2, 4, 5))
     truth[1][truth[1] == 2] = 0  # this class is in the first image alone
-    predicted = torch.where(torch.rand(2, 4, 5) < 0.6, truth, torch.randint(4, (2, 4, 5)))
+    predicted = torch.where(torch.rand(2, 4, 5) < 0.5, truth, torch.randint(4, (2, 4, 5)))
     predicted[0, 0, 0] = 3  # predicted and never there
     truth[1, 3, :2] = torch.tensor([4, 5])  # there and never predicted; class 6 is in neither
 
