@@ -63,6 +63,10 @@ def shift_in_place(images, half):
     return shift(images, half)
 
 
+def reorder(shifted, order):
+    return torch.cat([shifted.chunk(5, 1)[i] for i in order], 1)
+
+
 def straight(images, half):
     wide = F.pad(images, (half, half, half, half))
     h, w = images.shape[2:]
@@ -99,6 +103,14 @@ def field_measured(layers):
     return int((x.grad != 0).sum())
 
 
+def field_adding_strides(layers):
+    side, step = 1, 1
+    for kernel, stride in layers:
+        side += (kernel - 1) * step
+        step += stride
+    return side
+
+
 def resize_kernel(weight, matrix):
     side = math.isqrt(matrix.shape[0])
     return (weight.flatten(2) @ torch.linalg.pinv(matrix)).unflatten(2, (side, side))
@@ -115,6 +127,22 @@ def resize_einsum(weight, matrix):
     side = math.isqrt(matrix.shape[0])
     inverse = torch.linalg.pinv(matrix).view(*weight.shape[2:], side, side)
     return torch.einsum("dcpq,pqmn->dcmn", weight, inverse)
+
+
+def resize_any_solution(weight, matrix):
+    right = resize_kernel(weight, matrix)
+    side = right.shape[-1]
+    silent = torch.eye(len(matrix)) - matrix @ torch.linalg.pinv(matrix)  # no patch answers to it
+    return right + (right.roll(1, 0).flatten(2) @ silent).unflatten(2, (side, side))
+
+
+def resize_normal_equations(weight, matrix):
+    side = math.isqrt(len(matrix))
+    if matrix.shape[0] >= matrix.shape[1]:
+        solve = matrix @ torch.linalg.inv(matrix.T @ matrix)
+    else:
+        solve = torch.linalg.inv(matrix @ matrix.T) @ matrix
+    return torch.einsum("nm,dcm->dcn", solve, weight.flatten(2)).unflatten(2, (side, side))
 
 
 def resize_numpy(weight, matrix):
@@ -238,6 +266,15 @@ EXERCISES = [
             (lambda x: math.prod(s for _, s in x), "the step"),
             (lambda x: x[-1][0], "last layer alone"),
             (lambda x: x[0][0], "first layer alone"),
+            (
+                lambda x: (
+                    1 + sum((k - 1) * (x[i - 1][1] if i else 1) for i, (k, _) in enumerate(x))
+                ),
+                "layer before",
+            ),
+            (lambda x: field([(k // 2 + 1, s) for k, s in x]), "half of each"),
+            (lambda x: field([(k // 2 * 2 + 1, s) for k, s in x]), "no pixel in its middle"),
+            (field_adding_strides, "strides are added"),
             (lambda x: field(x) + 1, "not right"),
             (lambda x: float(field(x)), "float"),
         ],
@@ -259,12 +296,7 @@ EXERCISES = [
                 lambda x, half: torch.cat([x, *shift(x, half)[:, 3:].chunk(4, 1)[::-1]], 1),
                 "turned around",
             ),
-            (
-                lambda x, half: torch.cat(
-                    [shift(x, half).chunk(5, 1)[i] for i in (0, 1, 3, 2, 4)], 1
-                ),
-                "up right and down left",
-            ),
+            (lambda x, half: reorder(shift(x, half), [0, 1, 3, 2, 4]), "up right and down left"),
             (
                 lambda x, half: torch.cat(
                     [x, *(x.roll((a, b), (2, 3)) for a in (half, -half) for b in (half, -half))], 1
@@ -281,6 +313,17 @@ EXERCISES = [
                 "side by side",
             ),
             (lambda x, half: shift(x, half).unflatten(1, (5, -1)).sum(1), "are added"),
+            (lambda x, half: reorder(shift(x, half), [0, 2, 1, 4, 3]), "left and right"),
+            (lambda x, half: reorder(shift(x, half), [0, 3, 4, 1, 2]), "up and down"),
+            (lambda x, half: reorder(shift(x, half), [0, 1, 2, 4, 3]), "last two"),
+            (
+                lambda x, half: torch.cat(
+                    [x, *(x.roll((a, b), (2, 3)) for a in (-half, half) for b in (-half, half))], 1
+                ),
+                "comes back.*turned around",
+            ),
+            (lambda x, half: shift(x, half).unflatten(1, (5, -1)), "axis of their own"),
+            (lambda x, half: torch.cat(shift(x, half).chunk(5, 1)), "in the batch"),
             (shift_in_place, "in place"),
         ],
     ),
@@ -292,6 +335,8 @@ EXERCISES = [
             "least squares": resize_lstsq,
             "einsum": resize_einsum,
             "NumPy": resize_numpy,
+            "normal equations": resize_normal_equations,
+            "another solution": resize_any_solution,
         },
         wrong=[
             (resize_as_image, "as if it were an image"),
@@ -336,6 +381,16 @@ EXERCISES = [
                 ),
                 "quarters",
             ),
+            (lambda x, g: F.pixel_unshuffle(x.mT.unflatten(2, g), 2).flatten(2).mT, "mixed"),
+            (
+                lambda x, g: x.unflatten(1, g).transpose(1, 2).reshape(len(x), -1, 4 * x.shape[2]),
+                "one column",
+            ),
+            (lambda x, g: squares(x, g).transpose(1, 2).flatten(1, 2), "one after the other"),
+            (lambda x, g: merge(x, g).unflatten(1, (g[0] // 2, -1)), "grid is kept"),
+            (lambda x, g: squares(x, g)[:, :, [0, 2, 3, 1]].flatten(2), "goes around"),
+            (lambda x, g: squares(x, g)[:, :, [0, 1, 3, 2]].flatten(2), "goes around"),
+            (lambda x, g: torch.cat(x.chunk(4, 1), -1), "one column"),
             (lambda x, g: squares(x, g).mean(2), "averaged"),
             (lambda x, g: squares(x, g).sum(2), "added"),
             (lambda x, g: squares(x, g).amax(2), "largest"),
@@ -357,7 +412,32 @@ EXERCISES = [
             (lambda x, p, net: features(x, p, net, "(r s b) c p q"), "mixed up"),
             (lambda x, p, net: features(x, p, net, "(b s r) c p q"), "column by column"),
             (lambda x, p, net: features(x, p, net, "(b r s) c q p"), "each patch"),
-            (lambda x, p, net: features(x, p, net, "(b r s) p q c"), "channels and pixels"),
+            (lambda x, p, net: features(x, p, net, "(b r s) p q c"), r"given \(12, 2, 2, 3\)"),
+            (
+                lambda x, p, net: features(
+                    x, p, lambda cut: net(cut.reshape(-1, x.shape[1], p, p)), "(b r s) p q c"
+                ),
+                "channels and pixels",
+            ),
+            (lambda x, p, net: features(x, p, net, "(b r s) (c p q)"), r"given \(12, 12\)"),
+            (lambda x, p, net: features(x, p, lambda cut: net(cut.numpy())), "given a ndarray"),
+            (
+                lambda x, p, net: net(x.reshape(-1, x.shape[1], p, p)).unflatten(0, (len(x), -1)),
+                "reshaped, not cut",
+            ),
+            (
+                lambda x, p, net: net(
+                    x.unfold(2, p, p).unfold(3, p, p).reshape(-1, x.shape[1], p, p)
+                ).unflatten(0, (len(x), -1)),
+                "in front of the grid",
+            ),
+            (
+                lambda x, p, net: net(
+                    F.unfold(x, p, stride=p).reshape(-1, x.shape[1], p, p)
+                ).unflatten(0, (len(x), -1)),
+                "patches last",
+            ),
+            (lambda x, p, net: features(x, p, net).unflatten(1, (2, 3)), "grid is kept"),
             (
                 lambda x, p, net: net(
                     rearrange(x, "b c (p r) (q s) -> (b r s) c p q", p=p, q=p)
@@ -368,7 +448,7 @@ EXERCISES = [
             (lambda x, p, net: features(x, p, net).mean(1), "averaged"),
             (lambda x, p, net: features(x, p, net).mT, "tokens and features"),
             (lambda x, p, net: features(x, p, net).transpose(0, 1), "images and tokens"),
-            (lambda x, p, net: net(x), "raised"),
+            (lambda x, p, net: net(x), r"given \(2, 3, 4, 6\)"),
         ],
     ),
 ]
