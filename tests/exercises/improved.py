@@ -101,6 +101,17 @@ def window_cdist(grid, prefix, size):
     return seen
 
 
+def window_convolution(grid, prefix, size):
+    each = torch.eye(grid[0] * grid[1]).view(-1, 1, *grid)
+    around = F.conv2d(each, torch.ones(1, 1, size, size), padding=size // 2)
+    return behind(around.flatten(1) > 0, prefix)
+
+
+def window_kron(grid, prefix, size):
+    one = [((torch.arange(n)[:, None] - torch.arange(n)).abs() <= size // 2).int() for n in grid]
+    return behind(torch.kron(*one).bool(), prefix)
+
+
 def without(seen, rows=None, cols=None):
     seen = seen.clone()
     seen[:rows, rows:] = seen[:rows, rows:] & (rows is None)
@@ -112,6 +123,16 @@ def without(seen, rows=None, cols=None):
 def diamond(grid, prefix, size):
     at = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).float()
     return behind(torch.cdist(at, at, p=1) <= size // 2, prefix)
+
+
+def without_abs(grid, prefix, size):
+    at = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1]))
+    return behind((at[:, None] - at).amax(-1) <= size // 2, prefix)
+
+
+def tiles(grid, prefix, size):
+    at = torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])) // size
+    return behind((at[:, None] == at).all(-1), prefix)
 
 
 def line(grid, prefix, size):
@@ -238,6 +259,12 @@ def keep_take(tokens, noise, count, prefix):
     return torch.cat([tokens[:, :prefix], tokens[rows, index]], dim=1)
 
 
+def keep_threshold(tokens, noise, count, prefix):
+    largest = noise.kthvalue(count, dim=1, keepdim=True).values
+    patches = tokens[:, prefix:][noise <= largest].view(len(tokens), count, -1)
+    return torch.cat([tokens[:, :prefix], patches], dim=1)
+
+
 def zeroed(tokens, noise, count, prefix):
     kept = F.pad(noise.argsort(1).argsort(1) < count, (prefix, 0), value=True)
     return tokens * kept[:, :, None]
@@ -270,6 +297,21 @@ EXERCISES = [
                 lambda q, k, t: tempered(q, k, t).softmax(-1) * torch.eye(4),
                 "values are not",
             ),
+            (
+                lambda q, k, t: (
+                    tempered(q, k, t)
+                    .masked_fill(~torch.eye(4, dtype=torch.bool), -torch.inf)
+                    .softmax(-1)
+                ),
+                "everything but the diagonal",
+            ),
+            (lambda q, k, t: (q @ k.mT / 8**0.5).softmax(-1), "plain attention"),
+            (lambda q, k, t: hide(q @ k.mT).softmax(-1), "not divided by anything"),
+            (lambda q, k, t: weights(k, q, t), "row i holds"),
+            (
+                lambda q, k, t: (tempered(q, k, t) + torch.eye(4) * -torch.inf).softmax(-1),
+                "0 times minus infinity",
+            ),
             (in_place, "changes q"),
         ],
     ),
@@ -281,6 +323,8 @@ EXERCISES = [
             "loops": window_loop,
             "NumPy": window_numpy,
             "cdist": window_cdist,
+            "a convolution": window_convolution,
+            "kron": window_kron,
         },
         wrong=[
             (lambda g, p, s: without(window(g, p, s), rows=p), "sees no patch"),
@@ -294,6 +338,15 @@ EXERCISES = [
             (lambda g, p, s: window((g[0] + 1, g[1]), 0, s)[: p + 24, : p + 24], "no place there"),
             (lambda g, p, s: window(g[::-1], p, s), "are exchanged"),
             (lambda g, p, s: behind(near(g, s)[0] | near(g, s)[1], p), "near in both"),
+            (lambda g, p, s: behind(near(g, s)[0], p), "only the rows"),
+            (lambda g, p, s: behind(near(g, s)[1], p), "only the columns"),
+            (without_abs, "have a sign"),
+            (
+                lambda g, p, s: behind(near(g, s)[0] & near(g, s)[1] & ~torch.eye(24).bool(), p),
+                "do not see themselves",
+            ),
+            (tiles, "cut into windows"),
+            (lambda g, p, s: F.pad(window(g, 0, s), (p, 0, p, 0)), "is not seen"),
             (lambda g, p, s: ~window(g, p, s), "wrong way round"),
             (lambda g, p, s: window(g, 0, s), "prefix is missing"),
             (lambda g, p, s: F.pad(window(g, 0, s), (0, p, 0, p), value=True), "stands behind"),
@@ -329,6 +382,21 @@ EXERCISES = [
             (
                 lambda g, o, s: lay(*(place(n, n * n / w) for n, w in zip(g, o, strict=True)), s),
                 "exchanged in the ratio",
+            ),
+            (
+                lambda g, o, s: lay(
+                    *(torch.arange(n) * w / n - 0.5 for n, w in zip(g, o, strict=True)), s
+                ),
+                "corners of the patches",
+            ),
+            (lambda g, o, s: angles(g, (o[0], g[1] * o[0] / g[0]), s), "ratio of the rows"),
+            (
+                lambda g, o, s: lay(*((torch.arange(n) + 0.5) / n for n in g), s),
+                "shares of the image",
+            ),
+            (
+                lambda g, o, s: torch.stack(angles(g, o, s).chunk(2, 1), 2).flatten(1),
+                "take turns",
             ),
             (lambda g, o, s: angles(g, o, s).roll(3, dims=1), "columns come first"),
             (
@@ -366,6 +434,8 @@ EXERCISES = [
                 ),
                 "queries are masked",
             ),
+            (lambda x, v: masked(x, v) * v[:, None, :, None], "of padding get 0 as well"),
+            (lambda x, v: x.masked_fill(~v[:, None, None], 0).softmax(-1), "padding are 0"),
             (lambda x, v: masked(x, ~v), "wrong way round"),
             (
                 lambda x, v: x.masked_fill(~v[:, None, None], -torch.inf).softmax(-2).nan_to_num(0),
@@ -376,7 +446,7 @@ EXERCISES = [
                 lambda x, v: (
                     x.masked_fill(~v[:, None, None], -torch.inf).softmax(-1).nan_to_num(0.25)
                 ),
-                "even weights|no infinity",
+                "spreads its attention evenly",
             ),
             (lambda x, v: masked(x, v | ~v.any(1, keepdim=True)), "attends to its padding"),
             (lambda x, v: x.softmax(-1), "nothing is masked"),
@@ -393,10 +463,15 @@ EXERCISES = [
             "a loop": keep_loop,
             "a mask": keep_mask,
             "topk": keep_topk,
+            "a threshold": keep_threshold,
             "NumPy": keep_take,
         },
         wrong=[
             (lambda x, n, c, p: keep(x, -n, c, p), "most noise"),
+            (
+                lambda x, n, c, p: torch.cat([x[:, :p], gather(x[:, p:], n.topk(c)[1])], dim=1),
+                "noisiest first",
+            ),
             (
                 lambda x, n, c, p: torch.cat(
                     [x[:, :p], gather(x[:, p:], n.argsort(1)[:, :c])], dim=1

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .frame import CheckFailed, call, check, compare
@@ -41,10 +42,21 @@ def check_scaled_weights(scaled_weights: Callable[[Tensor, Tensor, Tensor], Tens
         ("all heads have one temperature; each has its own", weigh(scores / log.mean().exp())),
         ("all heads have the first one's temperature; each has its own",
          weigh(scores / log[0].exp())),
+        ("this is plain attention: neither the temperatures nor the mask has a part in it",
+         weigh(scores / 8**0.5, None)),
+        ("the scores are not divided by anything; divide by the temperature", weigh(scores)),
+        ("rows and columns are exchanged: row i holds what query i gives to the keys",
+         weigh(right.mT)),
         ("these are scores: the softmax is missing", right.masked_fill(own, -torch.inf)),
         ("everything but the diagonal is masked", torch.eye(4).expand(3, 4, 4)),
     ]  # fmt: skip
-    compare(call(scaled_weights, q, k, log), weigh(right), wrong, "three heads of four tokens")
+    got = call(scaled_weights, q, k, log)
+    if isinstance(got, Tensor) and got.isnan().all():
+        raise CheckFailed(
+            "all weights are NaN: 0 times minus infinity is NaN, so fill the mask in and do not "
+            "multiply by it"
+        )
+    compare(got, weigh(right), wrong, "three heads of four tokens")
 
 
 @check("patches see the square around them, and the prefix sees all and is seen by all")
@@ -53,45 +65,57 @@ def check_window(window: Callable[[tuple[int, int], int, int], Tensor]) -> None:
     grid, prefix, size = (4, 6), 2, 5
     total, reach = prefix + 24, size // 2
     number = torch.arange(24)
+    tiles = torch.stack([number // 6, number % 6]) // size
 
-    def apart(across: int) -> Tensor:
-        places = torch.stack([number // across, number % across])
-        return (places[:, :, None] - places[:, None]).abs()
+    def apart(across: int, count: int = 24) -> Tensor:
+        places = torch.stack([torch.arange(count) // across, torch.arange(count) % across])
+        return places[:, :, None] - places[:, None]  # with its sign
 
     def whole(near: Tensor) -> Tensor:
         seen = torch.ones(total, total, dtype=torch.bool)
         seen[prefix:, prefix:] = near
         return seen
 
-    near = apart(6).amax(0) <= reach
+    near = apart(6).abs().amax(0) <= reach
     want = whole(near)
     blind, hidden, last = want.clone(), want.clone(), torch.ones_like(want)
     blind[:prefix, prefix:] = False
     hidden[prefix:, :prefix] = False
     last[:24, :24] = near
     counted = torch.arange(total)
-    as_patches = torch.stack([counted // 6, counted % 6])
-    as_patches = (as_patches[:, :, None] - as_patches[:, None]).abs().amax(0) <= reach
+    as_patches = apart(6, total).abs().amax(0) <= reach
     line = (counted[:, None] - counted).abs() <= reach
     wrong = [
         ("the prefix sees no patch: its rows are True", blind),
         ("the patches do not see the prefix: its columns are True", hidden),
         ("the prefix is treated as patches are: it sees all and is seen by all",
          blind & hidden),
+        ("the prefix sees nothing and is not seen: its rows and columns are True",
+         F.pad(near, (prefix, 0, prefix, 0))),
         ("the window reaches as far as its side; it reaches half of that, size // 2",
-         whole(apart(6).amax(0) <= size)),
-        ("the window reaches one patch too few", whole(apart(6).amax(0) < reach)),
+         whole(apart(6).abs().amax(0) <= size)),
+        ("the window reaches one patch too few", whole(apart(6).abs().amax(0) < reach)),
         ("the corners are missing: the window is a square, so take the larger of the two distances",
-         whole(apart(6).sum(0) <= reach)),
+         whole(apart(6).abs().sum(0) <= reach)),
         ("the patches are taken for a line, not a grid",
          whole((number[:, None] - number).abs() <= reach)),
         ("all tokens are taken for a line, the prefix among them", line),
         ("the prefix is counted as the first patches of the grid; it has no place there, sees all "
          "and is seen by all", as_patches),
         ("rows and columns of the grid are exchanged: patch i is in row i // columns",
-         whole(apart(4).amax(0) <= reach)),
+         whole(apart(4).abs().amax(0) <= reach)),
         ("one of the two directions is enough here; a patch must be near in both",
-         whole(apart(6).amin(0) <= reach)),
+         whole(apart(6).abs().amin(0) <= reach)),
+        ("only the rows of the grid are compared; a patch must be near in both directions",
+         whole(apart(6)[0].abs() <= reach)),
+        ("only the columns of the grid are compared; a patch must be near in both directions",
+         whole(apart(6)[1].abs() <= reach)),
+        ("distances have a sign here, so that all patches further on are near: take abs()",
+         whole(apart(6).amax(0) <= reach)),
+        ("patches do not see themselves; a window holds its centre",
+         whole(near & ~torch.eye(24, dtype=torch.bool))),
+        ("the grid is cut into windows; each patch has a window of its own around it",
+         whole((tiles[:, :, None] == tiles[:, None]).all(0))),
         ("it is the wrong way round: True is what is seen", ~want),
         ("the prefix is missing", near),
         ("the prefix stands behind the patches; it comes first", last),
@@ -136,6 +160,14 @@ def check_angles(angles: Callable[[tuple[int, int], tuple[int, int], Tensor], Te
          lay(torch.arange(2) * 3.0, torch.arange(6) * 0.4)),
         ("half a patch is missing: the centre of the first old patch is place 0, so subtract 0.5",
          lay(right[0] + 0.5, right[1] + 0.5)),
+        ("these are corners of the patches; their centres are half a patch further, at (i + 0.5)",
+         lay(torch.arange(2) * 2 - 0.5, torch.arange(6) * 0.5 - 0.5)),
+        ("both directions have the ratio of the rows; each has its own",
+         lay(right[0], (torch.arange(6) + 0.5) * 2 - 0.5)),
+        ("these are shares of the image; count in old patches",
+         lay((torch.arange(2) + 0.5) / 2, (torch.arange(6) + 0.5) / 6)),
+        ("rows and columns take turns; the first half of the pairs is the row's",
+         torch.stack(lay(*right).chunk(2, dim=1), dim=-1).flatten(1)),
         ("old and new grid are exchanged in the ratio", lay(places(2, 1), places(6, 12))),
         ("the columns come first; the first half of the pairs turns with the row",
          lay(*right, "cr")),
@@ -163,21 +195,21 @@ def check_masked_softmax(masked_softmax: Callable[[Tensor, Tensor], Tensor]) -> 
     wrong = [
         ("the mask is added as 0 and 1, which hides nothing: exp(0) is 1; add minus infinity, or "
          "fill it in", (scores + keys).softmax(-1)),
-        ("the scores are multiplied by the mask: a score of 0 still gets its share",
+        ("the scores of padding are 0, and a score of 0 still gets its share: exp(0) is 1",
          (scores * keys).softmax(-1)),
         ("the weights are set to 0 after the softmax, and the rows no longer sum to one: mask the "
          "scores", plain * keys),
         ("the queries are masked; padding must not be looked at, so mask the keys",
          scores.masked_fill(~valid[:, None, :, None], -torch.inf).softmax(-1).nan_to_num(0.0)),
+        ("the queries of padding get 0 as well; mask the keys alone, so that every row of an image "
+         "with valid tokens sums to one", want * valid[:, None, :, None]),
         ("it is the wrong way round: valid tokens are masked",
          scores.masked_fill(keys, -torch.inf).softmax(-1).nan_to_num(0.0)),
         ("the softmax runs over the queries",
          scores.masked_fill(~keys, -torch.inf).softmax(-2).nan_to_num(0.0)),
-        ("an image without any valid token spreads its attention over the padding: a large "
-         "negative number is no infinity; all its weights are 0",
+        ("an image without any valid token spreads its attention evenly over the padding, as a "
+         "large negative number is no infinity: all its weights are 0",
          scores.masked_fill(~keys, -1e9).softmax(-1)),
-        ("an image without any valid token gives even weights: all of them are 0",
-         torch.where(valid.any(1)[:, None, None, None], want, torch.tensor(0.25))),
         ("an image without any valid token attends to its padding: all its weights are 0",
          torch.where(valid.any(1)[:, None, None, None], want, plain)),
         ("nothing is masked", plain),
@@ -212,6 +244,8 @@ def check_keep_patches(keep_patches: Callable[[Tensor, Tensor, int, int], Tensor
     wrong = [
         ("the patches with the most noise are kept; those with the least are expected",
          torch.cat([front, take(order[:, -count:].sort(dim=1).values)], dim=1)),
+        ("the patches with the most noise are kept, the noisiest first; those with the least are "
+         "expected, in the order they had", torch.cat([front, take(order.flip(1)[:, :count])], 1)),
         ("the patches stand in the order of their noise; leave them in the order they had",
          torch.cat([front, take(order[:, :count])], dim=1)),
         ("the prefix is gone; it is kept whole", take(kept)),
