@@ -174,7 +174,7 @@ def plot_grids(
     """Grids of patches as colours, on one scale: similarities to a marked patch, for example.
 
     Args:
-        grids: (m, rows, columns); with values below zero, blue is below and red above.
+        grids: (m, rows, columns); with values below zero, blue is below and orange above.
         marked: m numbers of patches, counted row by row, to frame.
         titles: m texts.
     """
