@@ -16,12 +16,12 @@ def ranked(scores, labels, descending=True, keep=lambda y: y >= 0):
     return labels[kept][scores[kept].argsort(descending=descending)].clamp(min=0)
 
 
-def precisions(labels):
-    return labels.cumsum(0) / torch.arange(1, len(labels) + 1)
+def precisions(labels, start=1):
+    return labels.cumsum(0) / torch.arange(start, len(labels) + start)
 
 
-def at_hits(labels):
-    return precisions(labels)[labels == 1]
+def at_hits(labels, start=1):
+    return precisions(labels, start)[labels == 1]
 
 
 def ap(scores, labels):
@@ -341,6 +341,7 @@ EXERCISES = [
             (lambda s, y: at_hits(ranked(s, y)), "one precision for each"),
             (recalls, "recall is averaged"),
             (precision_before, "the place before"),
+            (lambda s, y: at_hits(ranked(s, y), start=0).mean(), "counted from 0"),
             (minus_ones_added, "are added up"),
             (lambda s, y: at_hits(ranked(s, y)).sum() / y.sum(), "sum of all labels"),
             (lambda s, y: at_hits(ranked(s, y)).sum() / len(y), "number of images"),
