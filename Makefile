@@ -45,7 +45,7 @@ nbval: $(STAMP)  ## execute every cell of every notebook, shortened (VITCORE_QUI
 	$(ONE_THREAD) VITCORE_QUICK=1 VITCORE_STANDIN=1 $(PY) -m pytest --nbval-lax --nbval-current-env \
 	    --nbval-cell-timeout=300 -p no:cacheprovider -n $(WORKERS) --dist loadfile notebooks
 
-test: lint types unit nbval  ## everything above, in at most 12 minutes on two cores
+test: lint types unit nbval  ## everything above, in at most 15 minutes on two cores
 	@echo "All tests passed."
 
 notebooks: $(STAMP)  ## run all chapters in full and commit-ready, or one: make notebooks NB=06_mnist
