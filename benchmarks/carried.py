@@ -25,9 +25,10 @@ from torch import nn
 
 from benchmarks import ablations, resnet
 from benchmarks.ablations import Variant
+from benchmarks.classes import keep_classes
 from vitbook.studies import AblationRecord
 from vitcore.backbones import ResNetPatchEmbed
-from vitcore.data import ImageDataset, Split, load_dataset
+from vitcore.data import ImageDataset, load_dataset
 from vitcore.patches import register_patch_embed
 from vitcore.recipes import Recipe
 from vitcore.records import RECORD
@@ -77,15 +78,9 @@ def halves(dataset: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
     """Divide a data set by class: the first fifty, and the others, which are counted from 0."""
 
     def of(low: int, high: int) -> ImageDataset:
-        def part(split: Split) -> Split:
-            keep = (split.labels >= low) & (split.labels < high)
-            return Split(split.images[keep], split.labels[keep] - low)
-
-        parts: dict[str, Any] = {n: part(getattr(dataset, n)) for n in ("train", "val", "test")}
+        part = keep_classes(dataset, range(low, high))
         origin = f"{dataset.source.origin}; classes {low} to {high - 1}"
-        source = dataclasses.replace(dataset.source, origin=origin)
-        return dataclasses.replace(dataset, classes=dataset.classes[low:high], source=source,
-                                   groups=None, group_of=None, **parts)  # fmt: skip
+        return dataclasses.replace(part, source=dataclasses.replace(part.source, origin=origin))
 
     return of(0, HALF), of(HALF, dataset.num_classes)
 

@@ -32,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import resnet
+from benchmarks.classes import keep_classes
 from benchmarks.ladder import computes_bf16
 from vitbook import studies
 from vitbook.pretraining import DistilledViT, MaskedAutoencoder, TaughtBatches, hard_distillation
@@ -98,13 +99,7 @@ class Plan:
 
 def half_of(dataset: ImageDataset, first: int) -> ImageDataset:
     """Keep every other class, from 0 (those of pretraining) or from 1 (the new ones)."""
-
-    def keep(split: Split) -> Split:
-        chosen = split.labels % 2 == first
-        return Split(split.images[chosen], split.labels[chosen] // 2)
-
-    parts: dict[str, Any] = {n: keep(getattr(dataset, n)) for n in ("train", "val", "test")}
-    return replace(dataset, classes=dataset.classes[first::2], groups=None, group_of=None, **parts)
+    return keep_classes(dataset, range(first, dataset.num_classes, 2))
 
 
 def few_of(split: Split, shots: int, seed: int) -> Split:
